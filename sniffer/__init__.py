@@ -1,0 +1,1 @@
+"""From packets to streams and calls. Imports nothing of rokuon but itself; no clock, no sockets outside the sources."""

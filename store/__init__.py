@@ -1,0 +1,1 @@
+"""Calls at rest: spool, finalising, files, index, queries."""
