@@ -166,7 +166,7 @@ class GuardedDecoder:
         if not 1000 <= self.sample_rate <= 384_000:
             raise DecoderUnavailable(f"{type(inner).__name__} makes audio of {self.sample_rate} Hz")
         if inner.channels != 1:
-            raise DecoderUnavailable(f"{type(inner).__name__} makes {inner.channels} channels, version 1 of the interface has one")
+            raise DecoderUnavailable(f"{type(inner).__name__} makes {inner.channels} channels, not one")
         self._inner = inner
         self._own_errors = 0
         self._last = int(NOMINAL_S * self.sample_rate)
