@@ -1,0 +1,283 @@
+"""Capture files as a source of packets: pcap and pcapng, plain or compressed with gzip, from a path or standard input."""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rokuon.sniffer.packet import SLACK, PacketBatch
+from rokuon.sniffer.pcap_format import MAGIC_SIZE, RECORD_MAX, Format, format_of
+
+__all__ = ["CHUNK", "CaptureError", "CaptureFile", "open_capture"]
+
+CHUNK = 1 << 22
+"""Larger ones fall out of the cache, smaller ones cost more steps than bytes."""
+CHUNK_MIN = 1 << 10
+ZIPPED_PIECE = 1 << 18
+LINGER_S = 0.05
+"""How long a pipe that has nothing more at the moment is waited for before what came is handed on."""
+
+
+class CaptureError(Exception):
+    """A capture cannot be read at all; one line that names the file and what is wrong."""
+
+
+def one_line(name: str) -> str:
+    """A file's name as it may be shown: whatever it is made of, it stays one printable line."""
+    return "".join(c if c.isprintable() else "�" for c in name.encode(errors="replace").decode(errors="replace"))
+
+
+class ByteStream:
+    """The bytes of a file, decompressed; a regular file may be closed in between and goes on where it was."""
+
+    def __init__(self, path: str) -> None:
+        """Open `path` ("-": standard input). Raises OSError."""
+        self._path = path
+        self._fd: int | None = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        status = os.fstat(self._fd)
+        if stat.S_ISDIR(status.st_mode):
+            self.close()
+            raise IsADirectoryError("is a directory")
+        self.regular = stat.S_ISREG(status.st_mode) and path != "-"
+        self.size: int | None = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self.bytes_read = 0
+        self.damage: str | None = None
+        """Why the stream ended early."""
+        self._head = b""
+        self._inflate: zlib._Decompress | None = None
+        self._zipped = b""
+        while len(self._head) < 2 and (more := self._read_some()):
+            self._head += more
+        if self._head[:2] == b"\x1f\x8b":
+            self._inflate, self._zipped, self._head = zlib.decompressobj(31), self._head, b""
+
+    def _read_some(self) -> bytes:
+        if self._fd is None:
+            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            os.lseek(self._fd, self.bytes_read, os.SEEK_SET)
+        piece = os.read(self._fd, MAGIC_SIZE if not self.bytes_read else ZIPPED_PIECE)
+        self.bytes_read += len(piece)
+        return piece
+
+    def readinto(self, into: memoryview) -> int:
+        """Fill up `into` as far as bytes are there; 0 at the end. What breaks the stream is told by `damage`."""
+        if self.damage or not len(into):
+            return 0
+        try:
+            if self._head:
+                count = min(len(self._head), len(into))
+                into[:count], self._head = self._head[:count], self._head[count:]
+                return count
+            if self._inflate is not None:
+                return self._inflate_into(into)
+            if self._fd is None:
+                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                os.lseek(self._fd, self.bytes_read, os.SEEK_SET)
+            count = os.readv(self._fd, [into])
+        except OSError as error:
+            self.damage = error.strerror or str(error)
+            return 0
+        self.bytes_read += count
+        return count
+
+    def unread(self, head: bytes) -> None:
+        """Give back what was read last: it is read again first."""
+        self._head = head + self._head
+
+    def _inflate_into(self, into: memoryview) -> int:
+        while True:
+            assert self._inflate is not None
+            if not self._zipped and not self._inflate.eof:
+                self._zipped = self._read_some()
+                if not self._zipped:
+                    self.damage = "gzip data cut short"
+                    return 0
+            try:
+                piece = self._inflate.decompress(self._zipped, len(into))
+            except zlib.error:
+                self.damage = "gzip data damaged"
+                return 0
+            self._zipped = self._inflate.unconsumed_tail
+            if self._inflate.eof:
+                # Members follow one another (RFC 1952 section 2.2); what is behind the last, or padding, is not ours.
+                self._zipped = self._inflate.unused_data.lstrip(b"\0") or self._read_some().lstrip(b"\0")
+                if self._zipped[:1] == b"\x1f":
+                    self._inflate = zlib.decompressobj(31)
+                elif not piece:
+                    return 0
+            if piece:
+                into[:len(piece)] = piece
+                return len(piece)
+
+    def waits(self) -> bool:
+        """Whether a reader might have to wait long for more bytes (never for a regular file)."""
+        return not self.regular and self._fd is not None and not self._zipped and not self._head \
+            and not select.select([self._fd], [], [], LINGER_S)[0]
+
+    def park(self) -> None:
+        """Give back the descriptor of a regular file until more is read from it."""
+        if self.regular:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd is not None and self._path != "-":
+            os.close(self._fd)
+        self._fd = None
+
+
+class CaptureFile:
+    """One capture file; iterate for its packets, in the order they are stored.
+
+    `warnings`: what kept the file from being read to its end, one line each; read it after the last batch.
+    The buffer of a batch is used again for the next one.
+    """
+
+    def __init__(self, path: Path | str, *, chunk: int = CHUNK, lanes: int | None = None) -> None:
+        """Open and read the file's header; see `open_capture`."""
+        self.name = "standard input" if str(path) == "-" else one_line(str(path))
+        self.warnings: list[str] = []
+        self.packets = 0
+        """Given out so far."""
+        self._chunk = max(chunk, CHUNK_MIN)
+        self._begin = self._end = 0
+        self._base = 0
+        """Where in the (decompressed) file the buffer's first byte is."""
+        self._over = False
+        try:
+            self._stream = ByteStream(str(path))
+        except OSError as error:
+            raise CaptureError(f"{self.name}: {error.strerror or error}") from None
+        self._data: NDArray[np.uint8] = np.empty(0, np.uint8)
+        try:
+            self._format = self._open()
+        except CaptureError:
+            self._stream.close()
+            raise
+
+    def _open(self) -> Format:
+        start = bytearray(MAGIC_SIZE)
+        have = 0
+        while have < MAGIC_SIZE and (more := self._stream.readinto(memoryview(start)[have:])):
+            have += more
+        if not have:
+            raise CaptureError(f"{self.name}: {self._stream.damage or 'empty file'}")
+        try:
+            found = format_of(bytes(start[:have]))
+        except ValueError as error:
+            raise CaptureError(f"{self.name}: {self._stream.damage or error}") from None
+        self._stream.unread(bytes(start[found.header:have]))
+        self._base = found.header
+        return found
+
+    @property
+    def bytes_read(self) -> int:
+        """Of the file as it lies on disk."""
+        return self._stream.bytes_read
+
+    @property
+    def size(self) -> int | None:
+        """Of the file as it lies on disk, in bytes; None for a pipe."""
+        return self._stream.size
+
+    @property
+    def regular(self) -> bool:
+        """Whether the file could be opened once more and would say the same."""
+        return self._stream.regular
+
+    @property
+    def room(self) -> int:
+        """Bytes of buffer that this file needs: a chunk, a record that began before it, `SLACK` behind it."""
+        return self._chunk + RECORD_MAX + SLACK
+
+    def use_buffer(self, data: NDArray[np.uint8]) -> None:
+        """Read into this array of `room` bytes from now on; what is not yet given out moves with it."""
+        data[:self._end] = self._data[:self._end]
+        self._data = data
+
+    def park(self) -> None:
+        """Give back the descriptor until the next batch is asked for."""
+        self._stream.park()
+
+    def __iter__(self) -> Iterator[PacketBatch]:
+        return self
+
+    def __next__(self) -> PacketBatch:
+        while not self._over:
+            parsed = self._format.parse(self._data, self._begin, self._end)
+            moved = parsed.end > self._begin
+            self._begin = parsed.end
+            if parsed.batch is not None:
+                self.packets += len(parsed.batch)
+            if parsed.damage:
+                self._finish(parsed.damage)
+            if parsed.batch is not None:
+                return parsed.batch
+            if not moved and not self._over:
+                self._fill()
+        raise StopIteration
+
+    def _fill(self) -> None:
+        """Move what is left to the buffer's front and read on behind it; at the file's end, finish."""
+        if not len(self._data):
+            self._data = np.empty(self.room, np.uint8)
+        data = self._data.data
+        while self._begin > self._end:  # a long block that holds nothing for us
+            skipped = self._stream.readinto(data[:min(self._begin - self._end, self._chunk)])
+            if not skipped:
+                self._base += self._end
+                self._begin = self._end = 0
+                self._finish(self._stream.damage or "cut short inside a block")
+                return
+            self._base += skipped
+            self._begin -= skipped
+        left = self._end - self._begin
+        data[:left] = data[self._begin:self._end]
+        self._base += self._begin
+        self._begin, self._end = 0, left
+        stop = left + self._chunk
+        while self._end < stop:
+            count = self._stream.readinto(data[self._end:stop])
+            if not count:
+                break
+            self._end += count
+            if self._stream.waits():
+                break
+        if self._end == left:
+            self._finish(self._stream.damage or ("cut short inside a record" if left else None))
+
+    def _finish(self, damage: str | None) -> None:
+        self._over = True
+        if damage:
+            self.warnings.append(f"{self.name}: {damage}; read up to packet {self.packets:,}, byte {self._base + self._begin:,}")
+        self.warnings += [f"{self.name}: {note}" for note in self._format.notes]
+        self._stream.close()
+
+    def close(self) -> None:
+        """Close the file; there are no more batches."""
+        self._over = True
+        self._stream.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_capture(path: Path | str, *, chunk: int = CHUNK) -> CaptureFile:
+    """Open a capture: pcap (micro- and nanoseconds, either byte order) or pcapng, plain or gzip; "-" is standard input.
+
+    `chunk`: bytes that are read at once, and so roughly the size of a batch.
+    Raises CaptureError for a file that is missing, unreadable, empty, or no capture.
+    """
+    return CaptureFile(path, chunk=chunk)
