@@ -1,0 +1,174 @@
+"""A run: what capture saw in one step, sorted by stream. The unit in which the spool is written, read and checked.
+
+On disk (all little-endian, every section padded to 8 bytes, see docs/format.md):
+
+    header · streams · first records · fresh streams · packets · packets' bytes · records · payload
+
+`records` and `payload` of one stream lie together, in order of arrival, so that a stream's part of a run is two reads.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["HEADER_SIZE", "PACKET", "RECORD", "SLOT", "STREAM", "DamagedRunError", "Run", "argsort_stable"]
+
+RECORD = np.dtype([("time_ns", "<i8"), ("offset", "<u4"), ("frame_length", "<u4"), ("captured", "<u2"), ("length", "<u2"),
+                   ("ip_id", "<u2"), ("ttl", "u1"), ("tos", "u1")])
+"""One RTP packet: arrival, where its UDP payload begins within the run's `payload`, bytes of the whole frame on the wire,
+bytes of the UDP payload that are there, bytes it had, and what of the IP header differs from packet to packet."""
+
+STREAM = np.dtype([("number", "<u4"), ("ssrc", "<u4"), ("first_ns", "<i8"), ("source", "u1", 16), ("destination", "u1", 16),
+                   ("source_port", "<u2"), ("destination_port", "<u2"), ("tags", "<u2", 4), ("tag_count", "u1"), ("v6", "u1"),
+                   ("point", "u1"), ("header_length", "u1"), ("link_type", "<u2"), ("reserved", "<u2"), ("header", "u1", 96)])
+"""A stream's number, addresses (IPv4: the first 4 bytes), VLAN tags outermost first, and the link, IP and UDP headers
+of its first packet, from which its packets can be given back."""
+
+PACKET = np.dtype([("time_ns", "<i8"), ("offset", "<u4"), ("captured", "<u4"), ("wire", "<u4"), ("link_type", "<u2"),
+                   ("kind", "u1"), ("point", "u1")])
+"""A packet that is kept as it came: `offset` into the packets' bytes."""
+
+SLOT = 8
+"""A payload takes a multiple of this many bytes; what is behind it belongs to no one (never another call's voice: the
+bytes that follow a captured packet are the next one's headers)."""
+
+_MAGIC = b"RKRUN\x00\x00\x01"
+_HEADER = struct.Struct("<8sQQQQQqqIIIIQQQQ")
+HEADER_SIZE = 128
+_WORD = np.dtype("<u8")
+
+
+class DamagedRunError(ValueError):
+    """What lies there is no whole run."""
+
+
+def argsort_stable(keys: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """A stable argsort of 32-bit keys, by 16 bits at a time: numpy sorts those by radix."""
+    low = keys - keys.min() if len(keys) else keys
+    order = np.argsort(low.astype(np.uint16), kind="stable")
+    if len(keys) and int(low.max()) > 0xFFFF:
+        order = order[np.argsort((low >> np.uint32(16)).astype(np.uint16)[order], kind="stable")]
+    return order
+
+
+def _padded(size: int) -> int:
+    return (size + 7) & ~7
+
+
+def checksum(parts: list[memoryview]) -> int:
+    """Sum and exclusive or of all 64-bit words, mixed: finds stale, torn and zeroed blocks at memory speed."""
+    total, mixed, length = 0, 0, 0
+    for part in parts:
+        whole = len(part) // 8 * 8
+        words = np.frombuffer(part[:whole], _WORD)
+        total += int(words.sum(dtype=np.uint64))
+        mixed ^= int(np.bitwise_xor.reduce(words)) if len(words) else 0
+        if whole < len(part):
+            last = int.from_bytes(part[whole:], "little")
+            total, mixed = total + last, mixed ^ last
+        length += len(part)
+    return (total ^ (mixed * 0x9E3779B97F4A7C15) ^ length) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+@dataclass(slots=True)
+class Run:
+    """Times are packet times in nanoseconds."""
+
+    first_ns: int
+    last_ns: int
+    streams: NDArray[np.uint32]
+    """Numbers of the streams in it, ascending, shape (k,)."""
+    starts: NDArray[np.uint32]
+    """Index of each stream's first record, and their number at the end, shape (k + 1,)."""
+    fresh: NDArray[np.void]
+    """STREAM rows of the streams that begin here."""
+    packets: NDArray[np.void]
+    """PACKET rows."""
+    packet_bytes: NDArray[np.uint8]
+    records: NDArray[np.void] | None
+    """RECORD rows sorted by stream; None once the run is on disk and has been let go from memory."""
+    payload: NDArray[np.uint8] | None
+    payload_starts: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    """Where each stream's payload begins, and the payload's size at the end, shape (k + 1,)."""
+    sequence: int = 0
+    """Running number; a merged run has that of the first one it replaces."""
+    replaces: tuple[int, int] = (0, 0)
+    """Sequence numbers (first, last) of the runs that a merged run stands for."""
+    segment: int = -1
+    """Number of the segment that holds it, as the spool's directory names it; -1: nowhere yet."""
+    records_at: int = 0
+    """Offset of its records in the segment."""
+    payload_at: int = 0
+
+    DROPPED: ClassVar[str] = "the run has been let go from memory"
+
+    def sections(self) -> list[memoryview]:
+        """What follows the header on disk, each padded to 8 bytes."""
+        if self.records is None or self.payload is None:
+            raise ValueError(self.DROPPED)
+        parts: list[memoryview] = []
+        for array in (self.streams, self.starts, self.payload_starts, self.fresh, self.packets, self.packet_bytes,
+                      self.records, self.payload):
+            parts.append(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
+            if len(parts[-1]) % 8:
+                parts.append(memoryview(bytes(-len(parts[-1]) % 8)))
+        return parts
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes on disk."""
+        k = len(self.streams)
+        records = 0 if self.records is None else self.records.nbytes
+        payload = 0 if self.payload is None else self.payload.nbytes
+        return (HEADER_SIZE + _padded(4 * k) + 2 * _padded(4 * k + 4) + _padded(self.fresh.nbytes) + _padded(self.packets.nbytes)
+                + _padded(self.packet_bytes.nbytes) + _padded(records) + _padded(payload))
+
+    def place(self, segment: int, at: int) -> None:
+        """Says where in the spool it will lie."""
+        assert self.records is not None
+        k = len(self.streams)
+        self.segment = segment
+        self.records_at = at + (HEADER_SIZE + _padded(4 * k) + 2 * _padded(4 * k + 4) + _padded(self.fresh.nbytes)
+                                + _padded(self.packets.nbytes) + _padded(self.packet_bytes.nbytes))
+        self.payload_at = self.records_at + _padded(self.records.nbytes)
+
+    def header(self, epoch: int, parts: list[memoryview]) -> bytes:
+        """The header for `sections()`."""
+        assert self.records is not None
+        assert self.payload is not None
+        fields = (_MAGIC, epoch, self.sequence, *self.replaces, self.size, self.first_ns, self.last_ns, len(self.streams),
+                  len(self.fresh), len(self.packets), 0, len(self.packet_bytes), len(self.records), len(self.payload))
+        head = _HEADER.pack(*fields, 0)
+        total = checksum([memoryview(head), *parts])
+        return _HEADER.pack(*fields, total).ljust(HEADER_SIZE, b"\0")
+
+    @classmethod
+    def parse(cls, data: memoryview, epoch: int | None = None) -> Run:
+        """The run that begins at the start of `data`; DamagedRunError: there is none, it is not whole, or of another epoch."""
+        if len(data) < HEADER_SIZE:
+            raise DamagedRunError("too short")
+        (magic, its_epoch, sequence, first, last, size, first_ns, last_ns, k, fresh, packets, _, packet_bytes, records, payload,
+         said) = _HEADER.unpack_from(data)
+        if magic != _MAGIC or size > len(data) or (epoch is not None and its_epoch != epoch):
+            raise DamagedRunError("no run")
+        widths = (4 * k, 4 * k + 4, 4 * k + 4, fresh * STREAM.itemsize, packets * PACKET.itemsize, packet_bytes,
+                  records * RECORD.itemsize, payload)
+        if HEADER_SIZE + sum(map(_padded, widths)) != size:
+            raise DamagedRunError("sizes do not add up")
+        head = _HEADER.pack(magic, its_epoch, sequence, first, last, size, first_ns, last_ns, k, fresh, packets, 0, packet_bytes,
+                            records, payload, 0)
+        if checksum([memoryview(head), data[HEADER_SIZE:size]]) != said:
+            raise DamagedRunError("checksum")
+        at, cuts = HEADER_SIZE, []
+        for width in widths:
+            cuts.append(data[at:at + width])
+            at += _padded(width)
+        kinds: tuple[Any, ...] = ("<u4", "<u4", "<u4", STREAM, PACKET, np.uint8, RECORD, np.uint8)
+        arrays = [np.frombuffer(cut, kind) for cut, kind in zip(cuts, kinds, strict=True)]
+        return cls(first_ns, last_ns, arrays[0], arrays[1], arrays[3], arrays[4], arrays[5], arrays[6], arrays[7], arrays[2],
+                   sequence, (first, last))
