@@ -1,0 +1,34 @@
+"""What can go wrong with an archive, as exceptions whose text is one line for a person to read."""
+
+from __future__ import annotations
+
+__all__ = ["AmbiguousCallError", "DataError", "ExistsError", "IndexBusyError", "NoSuchCallError", "NotPermittedError",
+           "StoreError"]
+
+
+class StoreError(Exception):
+    """The work cannot be done; the text says why, on one line."""
+
+
+class DataError(StoreError):
+    """A file or directory is not what it should be."""
+
+
+class NotPermittedError(StoreError):
+    """The operating system refuses access."""
+
+
+class IndexBusyError(StoreError):
+    """Somebody else has held the index for too long."""
+
+
+class NoSuchCallError(StoreError):
+    """No call goes by that name."""
+
+
+class AmbiguousCallError(StoreError):
+    """Several calls go by that name."""
+
+
+class ExistsError(StoreError):
+    """A file that would be written is there already."""
