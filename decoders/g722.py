@@ -45,7 +45,7 @@ class G722Decoder:
             from G722 import G722  # type: ignore[import-not-found] # noqa: PLC0415
         except ImportError as e:
             raise DecoderUnavailable(_MISSING) from e
-        self._codec = G722(16_000, 64_000, use_numpy=False)
+        self._codec = G722(16_000, 64_000)
 
 
 def g722(format: PayloadFormat) -> Decoder:
