@@ -148,7 +148,8 @@ class CaptureFile:
         self.warnings: list[str] = []
         self.packets = 0
         """Given out so far."""
-        self._chunk = max(chunk, CHUNK_MIN)
+        self.chunk = max(chunk, CHUNK_MIN)
+        """Bytes read at once; may be set before the first batch is asked for."""
         self._begin = self._end = 0
         self._base = 0
         """Where in the (decompressed) file the buffer's first byte is."""
@@ -197,12 +198,20 @@ class CaptureFile:
     @property
     def room(self) -> int:
         """Bytes of buffer that this file needs: a chunk, a record that began before it, `SLACK` behind it."""
-        return self._chunk + RECORD_MAX + SLACK
+        return self.chunk + RECORD_MAX + SLACK
 
     def use_buffer(self, data: NDArray[np.uint8]) -> None:
         """Read into this array of `room` bytes from now on; what is not yet given out moves with it."""
-        data[:self._end] = self._data[:self._end]
+        self._to_front(data)
         self._data = data
+
+    def _to_front(self, data: NDArray[np.uint8]) -> None:
+        """Move what is not yet given out to the front of `data` (the buffer itself, or the next one)."""
+        done = min(self._begin, self._end)
+        left = self._end - done
+        data.data[:left] = self._data.data[done:self._end]
+        self._base += done
+        self._begin, self._end = self._begin - done, left
 
     def park(self) -> None:
         """Give back the descriptor until the next batch is asked for."""
@@ -231,20 +240,17 @@ class CaptureFile:
         if not len(self._data):
             self._data = np.empty(self.room, np.uint8)
         data = self._data.data
-        while self._begin > self._end:  # a long block that holds nothing for us
-            skipped = self._stream.readinto(data[:min(self._begin - self._end, self._chunk)])
+        self._to_front(self._data)
+        while self._begin:  # a long block that holds nothing for us
+            skipped = self._stream.readinto(data[:min(self._begin, self.chunk)])
             if not skipped:
-                self._base += self._end
-                self._begin = self._end = 0
+                self._base, self._begin = self._base + self._begin, 0
                 self._finish(self._stream.damage or "cut short inside a block")
                 return
             self._base += skipped
             self._begin -= skipped
-        left = self._end - self._begin
-        data[:left] = data[self._begin:self._end]
-        self._base += self._begin
-        self._begin, self._end = 0, left
-        stop = left + self._chunk
+        left = self._end
+        stop = left + self.chunk
         while self._end < stop:
             count = self._stream.readinto(data[self._end:stop])
             if not count:

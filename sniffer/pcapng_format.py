@@ -48,7 +48,8 @@ def nanoseconds(ticks: NDArray[np.uint64], resolution: int) -> NDArray[np.int64]
             unit = 10 ** (9 - power)
             return (np.minimum(ticks, np.uint64(INT64_MAX // unit)) * np.uint64(unit)).astype(np.int64)
         part = 10 ** (power - 9)
-        return np.minimum(ticks // np.uint64(part) if part < 1 << 64 else ticks * np.uint64(0), np.uint64(INT64_MAX)).astype(np.int64)
+        ticks = ticks // np.uint64(part) if part < 1 << 64 else ticks * np.uint64(0)
+        return np.minimum(ticks, np.uint64(INT64_MAX)).astype(np.int64)
     if power > 34:  # below 2^-34 s, and the fraction times 10^9 has to stay within 64 bits
         ticks = ticks >> np.uint64(power - 34) if power - 34 < 64 else ticks * np.uint64(0)
         power = 34
@@ -146,8 +147,8 @@ class PcapngFormat:
         if not len(packet):
             return Parsed(None, arrived, damage)
         era = np.cumsum(control)[packet]
-        return Parsed(self._packets(data, at[packet], fields[packet], table, np.array(starts)[era], np.array(counts)[era]),
-                      arrived, damage)
+        batch = self._packets(data, at[packet], fields[packet], table, base=np.array(starts)[era], count=np.array(counts)[era])
+        return Parsed(batch, arrived, damage)
 
     def _control(self, block: bytes, table: list[Interface], starts: list[int], counts: list[int]) -> None:
         """Take in a section header or an interface description.
@@ -183,7 +184,7 @@ class PcapngFormat:
         return Interface(link_type, snaplen, resolution, max(-INT64_MAX, min(INT64_MAX, offset * 1_000_000_000)))
 
     def _packets(self, data: NDArray[np.uint8], at: NDArray[np.int64], fields: NDArray[np.uint32], table: list[Interface],
-                 base: NDArray[np.int64], count: NDArray[np.int64]) -> PacketBatch | None:
+                 *, base: NDArray[np.int64], count: NDArray[np.int64]) -> PacketBatch | None:
         """A batch of the packet blocks at `at`; `fields`: their first seven words."""
         kind = fields[:, 0].astype(np.uint32)
         interface = fields[:, 2].astype(np.int64)
