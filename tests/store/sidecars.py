@@ -13,15 +13,15 @@ NOON = 1_795_489_200 * SECOND  # 2026-11-24T03:00:00Z, noon in Tokyo
 STATES = ["answered", "cancelled", "busy", "no-answer", "failed", "rtp-only", "answered", "excluded"]
 STATUS = {"answered": 200, "cancelled": 487, "busy": 486, "no-answer": 480, "failed": 503}
 NAMES = ["田中 太郎", "Alice Smith", "", "ﾔﾏﾀﾞ ﾊﾅｺ", "株式会社　録音", "Ｂｏｂ", "Jörg Straße", "佐藤"]
-HOSTILE = ["\x1b]0;owned\x07\x1b[2J", "=cmd|' /C calc'!A0", "'; DROP TABLE calls; --", "[red]x[/red]", "\u202egnp.exe", "a\x00b\r\nc",
-           "../../../etc/passwd", "\ud800\x9b31m", "+1+cmd|x", "<script>alert(1)</script>", "x" * 60_000]
+HOSTILE = ["\x1b]0;owned\x07\x1b[2J", "=cmd|' /C calc'!A0", "'; DROP TABLE calls; --", "[red]x[/red]", "\u202egnp.exe",
+           "a\x00b\r\nc", "../../../etc/passwd", "\ud800\x9b31m", "+1+cmd|x", "<script>alert(1)</script>", "x" * 60_000]
 
 
 def party(number: str, name: str = "", address: str = "10.0.0.1") -> dict[str, Any]:
     return {"number": number, "name": name, "uri": f"sip:{number}@pbx.example", "address": address}
 
 
-def stream(direction: str, first_ns: int, last_ns: int, ssrc: int, codec: str = "PCMU", lost: int = 0) -> dict[str, Any]:
+def stream(direction: str, first_ns: int, last_ns: int, ssrc: int, *, codec: str = "PCMU", lost: int = 0) -> dict[str, Any]:
     src, dst = ("10.0.0.1:5004", "[2001:db8::1]:5006") if direction == "caller" else ("[2001:db8::1]:5006", "10.0.0.1:5004")
     return {"direction": direction, "leg": 0, "src": src, "dst": dst, "vlan": [100, 7], "ssrc": ssrc,
             "payload_type": {"PCMU": 0, "PCMA": 8, "G722": 9}.get(codec, 111), "codec": codec,
@@ -45,14 +45,15 @@ def sidecar(n: int = 0, **changes: Any) -> Sidecar:
          "callee": callee, "start": iso(start), "answer": iso(answer) if answered else None, "end": iso(end),
          "sip_status": STATUS.get(state), "linked_by": None}]
     codec = ["PCMU", "PCMA", "G722", "opus"][n % 4]
-    streams = [stream(side, answer, end, 1000 * n + k, codec, lost=n % 7)
+    streams = [stream(side, answer, end, 1000 * n + k, codec=codec, lost=n % 7)
                for k, side in enumerate(["caller", "callee"])] if answered or state == "rtp-only" else []
     events = [{"time": iso(answer + SECOND), "type": "dtmf", "side": "caller", "detail": None, "duration_ms": 120},
               {"time": iso(answer + 2 * SECOND), "type": "hold", "side": "callee", "detail": None},
               {"time": iso(answer + 3 * SECOND), "type": "resume", "side": "callee", "detail": None}] if answered else []
-    messages = [{"time": iso(start), "src": "10.0.0.1:5060", "dst": "10.0.0.2:5060", "transport": "udp",
-                 "call_id": f"call-{n}@pbx.example", "cseq": "1 INVITE", "first_line": "INVITE sip:100@pbx.example SIP/2.0"}] if legs else []
-    audio = {"path": f"recordings/{call_id[:4]}/{call_id[4:6]}/{call_id[6:8]}/{call_id[9:11]}/{call_id}.wav", "format": "wav-ulaw",
+    messages = [{"time": iso(start), "src": "10.0.0.1:5060", "dst": "10.0.0.2:5060", "transport": "udp", "cseq": "1 INVITE",
+                 "call_id": f"call-{n}@pbx.example", "first_line": "INVITE sip:100@pbx.example SIP/2.0"}] if legs else []
+    folder = f"recordings/{call_id[:4]}/{call_id[4:6]}/{call_id[6:8]}/{call_id[9:11]}"
+    audio = {"path": f"{folder}/{call_id}.wav", "format": "wav-ulaw",
              "channels": 2, "sample_rate": 8000, "duration_s": (end - answer) / 1e9, "start": iso(answer), "bytes": 1024 * n,
              "sha256": hashlib.sha256(b"").hexdigest(), "corrections": [], "concealed_ms": 0} if streams else None
     made: Sidecar = {

@@ -1,0 +1,248 @@
+"""Every question to the index."""
+
+# ruff: noqa: S608 -- statements are put together from the constants in here; what is asked for goes in as a parameter
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import duckdb
+
+from rokuon.store.database import open_index
+from rokuon.store.errors import AmbiguousCallError, NoSuchCallError, StoreError
+from rokuon.store.layout import Layout
+from rokuon.store.names import fold
+from rokuon.store.numbers import default_region, wanted
+
+__all__ = ["COLUMNS", "SORTS", "CallFilter", "CallRow", "Result", "ask", "find", "list_calls", "resolve", "state_counts"]
+
+SORTS = {
+    "start": "start_time DESC NULLS LAST", "oldest": "start_time ASC NULLS LAST", "duration": "duration_s DESC NULLS LAST",
+    "setup": "setup_s DESC NULLS LAST", "mos": "mos ASC NULLS LAST", "lost": "lost DESC NULLS LAST",
+    "caller": "caller_plain ASC NULLS LAST", "callee": "callee_plain ASC NULLS LAST",
+}
+"""Values of --sort; calls that are equal by it are in the order of `start`, newest first."""
+
+
+@dataclass(slots=True, frozen=True)
+class CallFilter:
+    """Which calls; every field that is set must hold."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    """Calls that start before this."""
+    numbers: Sequence[str] = ()
+    """Of the caller or the callee; each of them, as are those below."""
+    callers: Sequence[str] = ()
+    callees: Sequence[str] = ()
+    name: str | None = None
+    """Part of the caller's or the callee's name."""
+    states: Sequence[str] = ()
+    """Any of these."""
+    min_duration_s: float | None = None
+    codec: str | None = None
+    max_mos: float | None = None
+    tag: str | None = None
+    text: str | None = None
+    """Part of any name, number, URI, tag or note."""
+    sort: str = "start"
+    limit: int | None = None
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it leaves anything out but by sort and limit."""
+        return self != CallFilter(sort=self.sort, limit=self.limit)
+
+
+class CallRow(NamedTuple):
+    """What lists show of a call. Times are UTC, without zone, in seconds and µs as the index has them."""
+
+    id: str
+    start: datetime | None
+    answer: datetime | None
+    end: datetime | None
+    state: str
+    duration_s: float | None
+    setup_s: float | None
+    caller_number: str | None
+    caller_name: str | None
+    caller_uri: str | None
+    caller_address: str | None
+    callee_number: str | None
+    callee_name: str | None
+    callee_uri: str | None
+    callee_address: str | None
+    sip_status: int | None
+    end_reason: str | None
+    hangup_by: str | None
+    codec: str | None
+    packets: int | None
+    lost: int | None
+    mos: float | None
+    audio_path: str | None
+    audio_duration_s: float | None
+    audio_reason: str | None
+    tags: list[str]
+
+
+COLUMNS = CallRow._fields
+SELECTED = ", ".join({"start": "start_time", "answer": "answer_time", "end": "end_time"}.get(c, c) for c in COLUMNS[:-1])
+TAGS = """(SELECT coalesce(list(value ORDER BY annotation), []) FROM annotations a WHERE a.id = calls.id AND kind = 'tag')"""
+FOLDED = ("caller_folded", "callee_folded", "words")
+RAW = ("caller_number", "callee_number", "caller_uri", "callee_uri", "caller_plain", "callee_plain")
+
+
+def conditions(which: CallFilter, region: str | None) -> tuple[str, dict[str, Any]]:
+    """The filter as a WHERE clause and its parameters. Raises ValueError where a number is none."""
+    clauses: list[str] = ["true"]
+    given: dict[str, Any] = {}
+
+    def parameter(value: object) -> str:
+        name = f"p{len(given)}"
+        given[name] = value
+        return f"${name}"
+
+    def number(text: str, *sides: str) -> str:
+        want = wanted(text, region)
+        suffix = parameter(want.suffix)
+        compared = "{side}_plain = " + suffix if want.whole else "ends_with({side}_plain, " + suffix + ")"
+        if want.e164:
+            compared = "CASE WHEN {side}_e164 IS NULL THEN " + compared + " ELSE {side}_e164 = " + parameter(want.e164) + " END"
+        return "(" + " OR ".join(compared.format(side=side) for side in sides) + ")"
+
+    if which.since is not None:
+        clauses.append(f"start_time >= {parameter(naive(which.since))}")
+    if which.until is not None:
+        clauses.append(f"start_time < {parameter(naive(which.until))}")
+    clauses += [number(text, "caller", "callee") for text in which.numbers]
+    clauses += [number(text, "caller") for text in which.callers]
+    clauses += [number(text, "callee") for text in which.callees]
+    if which.name is not None:
+        name = parameter(fold(which.name))
+        clauses.append(f"(contains(caller_folded, {name}) OR contains(callee_folded, {name}))")
+    if which.states:
+        clauses.append(f"state IN (SELECT unnest({parameter(list(which.states))}::VARCHAR[]))")
+    if which.min_duration_s is not None:
+        clauses.append(f"duration_s >= {parameter(which.min_duration_s)}")
+    if which.codec is not None:
+        clauses.append(f"id IN (SELECT id FROM streams WHERE lower(codec) = lower({parameter(which.codec)}))")
+    if which.max_mos is not None:
+        clauses.append(f"mos <= {parameter(which.max_mos)}")
+    if which.tag is not None:
+        clauses.append(f"id IN (SELECT id FROM annotations WHERE kind = 'tag' AND value = {parameter(which.tag)})")
+    if which.text is not None:
+        folded, lower = parameter(fold(which.text)), parameter(which.text.lower())
+        clauses.append("(" + " OR ".join([f"contains({c}, {folded})" for c in FOLDED] + [f"contains(lower({c}), {lower})" for c in RAW]) + ")")
+    return " AND ".join(clauses), given
+
+
+def naive(time: datetime) -> datetime:
+    """The time as the index has it: UTC without saying so."""
+    return time.astimezone(UTC).replace(tzinfo=None)
+
+
+def order(which: CallFilter) -> str:
+    limit = f" LIMIT {int(which.limit)}" if which.limit is not None else ""
+    return f"ORDER BY {SORTS[which.sort]}, start_time DESC, id DESC{limit}"
+
+
+def list_calls(layout: Layout, which: CallFilter, region: str | None = None) -> list[CallRow]:
+    """Rows of the calls that the filter lets through, in its order. Raises ValueError where a number is none."""
+    where, given = conditions(which, region or default_region())
+    with open_index(layout.index) as db:
+        rows = db.execute(f"SELECT {SELECTED}, {TAGS} FROM calls WHERE {where} {order(which)}", given).fetchall()
+    return [CallRow._make(row) for row in rows]
+
+
+def find(layout: Layout, which: CallFilter, region: str | None = None) -> list[str]:
+    """Ids of the calls that the filter lets through, in its order. Raises ValueError where a number is none."""
+    where, given = conditions(which, region or default_region())
+    with open_index(layout.index) as db:
+        return [i for (i,) in db.execute(f"SELECT id FROM calls WHERE {where} {order(which)}", given).fetchall()]
+
+
+def resolve(layout: Layout, name: str) -> str:
+    """The id of the one call that `name` names: `last`, or the beginning of its id or of the id's last part.
+
+    Raises NoSuchCallError or AmbiguousCallError.
+    """
+    if name == "last":
+        newest = find(layout, CallFilter(limit=1))
+        if not newest:
+            raise NoSuchCallError("no call is recorded yet")
+        return newest[0]
+    prefix = name.lower()
+    ids: list[str] = []
+    if prefix:
+        with open_index(layout.index) as db:
+            rows = db.execute("""SELECT id FROM calls WHERE starts_with(lower(id), $p) OR starts_with(id[18:], $p)
+                                 ORDER BY id LIMIT 4""", {"p": prefix}).fetchall()
+        ids = [i for (i,) in rows]
+    if not ids:
+        raise NoSuchCallError(f"no call {name!r:.60}")
+    if len(ids) > 1:
+        listed = ", ".join(ids[:3]) + (" …" if len(ids) > 3 else "")
+        raise AmbiguousCallError(f"several calls begin with {name!r:.60}: {listed}")
+    return ids[0]
+
+
+def state_counts(layout: Layout) -> list[tuple[str, int, float, int]]:
+    """(state, calls, seconds of talk, bytes of audio) of each state there is, most frequent first."""
+    with open_index(layout.index) as db:
+        return db.execute("""SELECT state, count(*), coalesce(sum(duration_s), 0.0), coalesce(sum(audio_bytes), 0)::BIGINT
+                             FROM calls GROUP BY state ORDER BY count(*) DESC, state""").fetchall()
+
+
+class Result(NamedTuple):
+    """What a statement of somebody's own gives."""
+
+    columns: list[str]
+    types: list[str]
+    """As DuckDB writes them: "VARCHAR", "DECIMAL(18,3)", "INTEGER[]"."""
+    chunks: Iterator[list[tuple[Any, ...]]]
+
+
+@contextmanager
+def ask(layout: Layout, statement: str) -> Iterator[Result]:
+    """The result of somebody's own SQL; the index stays open for as long as the block lasts.
+
+    It can read the index and nothing else: no file, no network, no extension, no setting, and change nothing. Raises
+    StoreError with DuckDB's reason on one line where it refuses or fails.
+    """
+    with open_index(layout.index) as db, told():
+        db.execute("SET lock_configuration = true")
+        if len(duckdb.extract_statements(statement)) != 1:
+            raise StoreError("one statement, please")
+        db.execute(statement)
+        described = db.description or []
+        yield Result(unique([d[0] for d in described]), [str(d[1]) for d in described], chunks(db) if described else iter(()))
+
+
+def chunks(db: duckdb.DuckDBPyConnection) -> Iterator[list[tuple[Any, ...]]]:
+    with told():
+        while rows := db.fetchmany(4096):
+            yield rows
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.Error, RuntimeError) as error:
+        raise StoreError(" ".join(str(error).split("\n\n")[0].split())[:400]) from None
+
+
+def unique(names: list[str]) -> list[str]:
+    """Column names, those that come again with a number behind them."""
+    taken: set[str] = set()
+    for n, name in enumerate(names):
+        again, k = name, 1
+        while again in taken:
+            again, k = f"{name}_{k}", k + 1
+        taken.add(again)
+        names[n] = again
+    return names
