@@ -1,0 +1,90 @@
+"""Where SIP messages begin and end in a byte stream: RFC 3261 sections 7.5 and 18.3, RFC 5626 section 3.5.1."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import NamedTuple
+
+from rokuon.sniffer.sip import METHODS, looks_like_sip
+
+__all__ = ["LINE_LIMIT", "Frame", "Verdict", "find_start", "next_frame"]
+
+LINE_LIMIT = 8_192
+"""A start line that is longer is none."""
+
+_METHODS = "|".join(METHODS).encode()
+# A start line alone is not enough: message/sipfrag bodies (RFC 3420) begin with one. A header field must follow.
+_START = re.compile(rb"(?:SIP/2\.0 [1-6][0-9][0-9][^0-9\n][^\n]*+|(?:%s) (?:(?! SIP/2\.0[ \r]*\n)[^\n])++ SIP/2\.0[ \r]*+)"
+                    rb"\n[!-9;-~]{1,64}+[ \t]*+:" % _METHODS)
+_MAYBE = re.compile(rb"(?:S(?:I(?:P(?:/(?:2(?:\.(?:0(?: .*)?)?)?)?)?)?)?|[A-Z]{1,32}(?: .*)?)\Z", re.DOTALL)
+_LENGTH = re.compile(rb"\n(?:content-length|l)[ \t]*+:[ \t]*+(?:\r?\n[ \t]++)?([0-9]{1,9})[ \t]*+(?=\r?\n|\Z)", re.IGNORECASE)
+_PADDING = re.compile(rb"[\r\n\x00]*+")
+
+
+class Verdict(Enum):
+    MESSAGE = "message"
+    MORE = "more"
+    """What is there may be the beginning of a message."""
+    GARBAGE = "garbage"
+    """What is there is no SIP."""
+    TOO_LONG = "too-long"
+    """It begins a message, but one beyond the limit; `end` is where its header fields end, or where it begins."""
+
+
+class Frame(NamedTuple):
+    """What stands in a buffer."""
+
+    verdict: Verdict
+    begin: int
+    """Behind the empty lines (keep-alives) before it."""
+    end: int
+    """Of a message: behind its last byte. MORE: up to where the end of the header fields was sought, or the message's end."""
+    length_missing: bool = False
+
+
+def find_start(buffer: bytearray, position: int) -> int:
+    """Where, at or after `position`, a line begins a SIP message beyond doubt; -1: nowhere so far.
+
+    The same answer comes however the buffer grew, as long as later searches go back by `LINE_LIMIT`.
+    """
+    while (version := buffer.find(b"SIP/2.0", position)) >= 0:  # every start line has it, few other lines do
+        start = buffer.rfind(b"\n", max(0, version - LINE_LIMIT), version) + 1
+        if (start or version <= LINE_LIMIT) and start >= position and _START.match(buffer, start):
+            return start
+        if (line_end := buffer.find(b"\n", version)) < 0:
+            break
+        position = line_end + 1
+    return -1
+
+
+def next_frame(buffer: bytearray, position: int, scanned: int, limit: int) -> Frame:
+    """The message that begins at `position` in `buffer`.
+
+    `scanned`: up to where its end was sought in vain before. `limit`: bytes of the longest message that is taken.
+    """
+    match = _PADDING.match(buffer, position)
+    begin = match.end() if match else position
+    if begin == len(buffer):
+        return Frame(Verdict.MORE, begin, begin)
+    line_end = buffer.find(b"\n", begin, begin + LINE_LIMIT)
+    if line_end < 0:
+        maybe = len(buffer) - begin < LINE_LIMIT and _MAYBE.match(buffer, begin)
+        return Frame(Verdict.MORE if maybe else Verdict.GARBAGE, begin, begin)
+    if not looks_like_sip(bytes(buffer[begin:line_end + 1])):
+        return Frame(Verdict.GARBAGE, begin, begin)
+    sought = max(line_end, scanned - 2)
+    end, bare = buffer.find(b"\n\r\n", sought), buffer.find(b"\n\n", sought)
+    if bare >= 0 and (end < 0 or bare < end):
+        end = bare - 1
+    if end < 0:
+        too_long = len(buffer) - begin > limit
+        return Frame(Verdict.TOO_LONG if too_long else Verdict.MORE, begin, begin if too_long else len(buffer))
+    end += 3
+    length = _LENGTH.search(buffer, line_end, end)
+    total = end + (int(length[1]) if length else 0)
+    if total - begin > limit:
+        return Frame(Verdict.TOO_LONG, begin, end)
+    if total > len(buffer):
+        return Frame(Verdict.MORE, begin, sought)
+    return Frame(Verdict.MESSAGE, begin, total, length is None)
