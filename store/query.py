@@ -136,7 +136,8 @@ def conditions(which: CallFilter, region: str | None) -> tuple[str, dict[str, An
         clauses.append(f"id IN (SELECT id FROM annotations WHERE kind = 'tag' AND value = {parameter(which.tag)})")
     if which.text is not None:
         folded, lower = parameter(fold(which.text)), parameter(which.text.lower())
-        clauses.append("(" + " OR ".join([f"contains({c}, {folded})" for c in FOLDED] + [f"contains(lower({c}), {lower})" for c in RAW]) + ")")
+        places = [f"contains({c}, {folded})" for c in FOLDED] + [f"contains(lower({c}), {lower})" for c in RAW]
+        clauses.append("(" + " OR ".join(places) + ")")
     return " AND ".join(clauses), given
 
 

@@ -35,7 +35,7 @@ class RecordSettings:
     early: float = setting(5.0, "Seconds that media belongs to a call before the offer that names its address.", 0, 60)
     window: float = setting(30.0, "Seconds of traffic that media waits for signalling that claims it.", 0.1, 3600)
     mask_digits: bool = setting(True, "List the keys that were pressed (DTMF) without saying which: they may be a PIN.")
-    sip_ports: tuple[int, ...] = setting((5060,), "Ports on which everything is taken for SIP; it is recognised on others.", 1, 65535)
+    sip_ports: tuple[int, ...] = setting((5060,), "Ports on which all is taken for SIP; elsewhere it is recognised.", 1, 65535)
 
 
 @dataclass(frozen=True, slots=True)

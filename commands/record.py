@@ -1,0 +1,81 @@
+"""`rokuon record`: from captures to calls."""
+
+# ruff: noqa: PLC0415 -- a command imports what it needs when it is called: start-up is felt
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from rokuon.commands.common import Context, complain, example, is_terminal
+
+__all__ = ["record"]
+
+
+@click.command(epilog=example("rokuon record -r office.pcap", "rokuon record -r ring-*.pcapng.gz",
+                              "ssh gateway tcpdump -w - | rokuon record -r -"))
+@click.option("-r", "--read", "read", multiple=True, metavar="FILE…",
+              help="Captures (pcap, pcapng, also .gz), directories of them, `-`: standard input. "
+                   "Several are one capture in time order.")
+@click.argument("more", nargs=-1, metavar="")
+@click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="How many processors to use.  [all]")
+@click.pass_obj
+def record(context: Context, /, read: tuple[str, ...], more: tuple[str, ...], jobs: int | None) -> int:
+    """Record the calls in captures. The same capture again adds nothing."""
+    if not read:
+        raise click.UsageError("which capture? -r FILE", click.get_current_context())
+    from rokuon.store.recorder import record_files
+
+    from rokuon.sniffer.pcap_file import CaptureError
+    from rokuon.store.tally import add
+
+    settings, layout = context.settings, context.layout
+    layout.prepare()
+    try:
+        with progress_bar() as progress:
+            summary = record_files([*read, *more], layout.root, settings, jobs or len(os.sched_getaffinity(0)), progress)
+    except CaptureError as error:
+        complain(str(error))
+        return 1
+    add(layout, summary.not_recorded)
+    for warning in summary.warnings:
+        complain(f"warning: {warning}")
+    click.echo(sentence(summary) + (f"; see: rokuon{context.options} calls" if summary.calls_found else ""))
+    return 0
+
+
+def sentence(summary: Any) -> str:
+    """What was done, on one line."""
+    def calls(count: int) -> str:
+        return f"{count:,} call{'' if count == 1 else 's'}"
+
+    known = f", {calls(summary.calls_known)} known already" if summary.calls_known else ""
+    return f"{calls(summary.calls_added)} recorded{known}, {summary.packets:,} packets read"
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[Any], None] | None]:
+    """A callback that draws how far the recorder is, where standard error is a terminal."""
+    if not is_terminal(sys.stderr):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[calls]}"),
+               TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("record", total=None, rate="", calls="")
+
+        def show(state: Any) -> None:
+            elapsed = bar.tasks[0].elapsed or 0
+            rate = f"{state.packets / elapsed:,.0f} packets/s" if elapsed > 0.2 else ""
+            total = getattr(state, "bytes_total", None) or None
+            bar.update(task, completed=getattr(state, "bytes_read", 0), total=total, rate=rate, calls=f"{state.calls_found:,} calls")
+
+        yield show
