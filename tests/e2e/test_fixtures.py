@@ -1,0 +1,106 @@
+"""Every capture of fixtures/pcaps, recorded by the installed command, gives the calls that its scenario says.
+
+What the expectation holds and how it comes about: fixtures/pcaps/README.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PCAPS = ROOT / "fixtures" / "pcaps"
+ROKUON = Path(sys.executable).with_name("rokuon")
+NAMES = sorted(path.stem for path in PCAPS.glob("*.pcap"))
+GENERATED = sorted(path.stem for path in PCAPS.glob("*.py"))
+
+Json = dict[str, Any]
+
+pytestmark = pytest.mark.skipif(not ROKUON.exists(), reason="rokuon is not installed beside this Python")
+
+
+def rokuon(data: Path, *arguments: object) -> str:
+    """Standard output of a command, which has to succeed."""
+    command = [str(ROKUON), "--data", str(data), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def stream_facts(stream: Json) -> tuple[object, ...]:
+    return (*(stream[key] for key in ("direction", "src", "dst", "codec", "packets", "lost")), tuple(stream["vlan"]))
+
+
+def facts(call: Json, keys: set[str]) -> Json:
+    """Of a recorded call what an expectation of these keys speaks of, in its shape."""
+    events = Counter(event["type"] for event in call["events"])
+    told: Json = {
+        "call_id": call["legs"][0]["call_id"] if call["legs"] else None, "state": call["state"], "sip_status": call["sip_status"],
+        "hangup_by": call["hangup_by"], "dtmf": events["dtmf"], "holds": events["hold"],
+        "streams": sorted(map(stream_facts, call["streams"])),
+        "caller": call["caller"], "callee": call["callee"]}
+    return {key: value for key, value in told.items() if key in keys}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_calls_are_those_of_the_scenario(name: str, tmp_path: Path) -> None:
+    wanted = json.loads((PCAPS / f"{name}.expected.json").read_text(encoding="utf-8"))["calls"]
+    rokuon(tmp_path, "record", "-r", PCAPS / f"{name}.pcap")
+    calls = json.loads(rokuon(tmp_path, "calls", "--json"))
+    found = {call["legs"][0]["call_id"] if call["legs"] else None: call for call in calls}
+    assert sorted(map(str, found)) == sorted(str(want["call_id"]) for want in wanted)
+    assert len(calls) == len(wanted)
+    for want in wanted:
+        want["streams"] = sorted(map(stream_facts, want["streams"]))
+        got = facts(found[want["call_id"]], set(want))
+        for party in {"caller", "callee"} & set(want):
+            got[party] = {key: got[party][key] for key in want[party]}
+        assert got == want
+
+
+def test_hostile_names_come_out_harmless(tmp_path: Path) -> None:
+    """Nothing that a terminal acts on, nothing that leaves the data directory, in any form of output."""
+    data = tmp_path / "inside" / "data"
+    rokuon(data, "record", "-r", PCAPS / "hostile-names.pcap")
+    for arguments in (["calls"], ["calls", "--json"], ["calls", "--csv"], ["show", "last"], ["show", "last", "--json"]):
+        shown = rokuon(data, *arguments)
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", shown), arguments
+    csv = rokuon(data, "calls", "--csv")
+    assert not re.search(r'(?m)(^|[,;\t])"?[=@]', csv), "a cell that a spreadsheet takes for a formula"
+    outside = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
+    assert outside == {"inside"}
+    names = [path.name for path in (data / "recordings").rglob("*")]
+    assert all(re.fullmatch(r"[0-9A-Za-z.-]+", name) for name in names)
+
+
+@pytest.fixture(scope="session")
+def made_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not shutil.which("ffmpeg"):
+        pytest.skip("ffmpeg, which encodes the voices of the fixtures, is not installed")
+    pytest.importorskip("scapy", reason="scapy, which makes the fixtures, is not installed")
+    directory = tmp_path_factory.mktemp("fixtures")
+    names = [name for name in GENERATED if name != "office-morning"]  # Opus: bytes of another libopus differ; and large
+    subprocess.run([sys.executable, str(ROOT / "fixtures" / "make.py"), "-o", str(directory), *names], check=True, capture_output=True)
+    return directory
+
+
+@pytest.mark.parametrize("name", [name for name in GENERATED if name != "office-morning"])
+def test_capture_is_what_its_generator_makes(name: str, made_again: Path) -> None:
+    for suffix in (".pcap", ".expected.json"):
+        assert (made_again / (name + suffix)).read_bytes() == (PCAPS / (name + suffix)).read_bytes()
+
+
+def test_every_capture_has_an_expectation_and_an_origin() -> None:
+    for name in NAMES:
+        assert (PCAPS / f"{name}.expected.json").is_file()
+        assert name in GENERATED or name.startswith("softphones-")
+    assert set(GENERATED) <= set(NAMES)
