@@ -89,7 +89,8 @@ def made_again(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("scapy", reason="scapy, which makes the fixtures, is not installed")
     directory = tmp_path_factory.mktemp("fixtures")
     names = [name for name in GENERATED if name != "office-morning"]  # Opus: bytes of another libopus differ; and large
-    subprocess.run([sys.executable, str(ROOT / "fixtures" / "make.py"), "-o", str(directory), *names], check=True, capture_output=True)
+    make = [sys.executable, str(ROOT / "fixtures" / "make.py"), "-o", str(directory), *names]
+    subprocess.run(make, check=True, capture_output=True)
     return directory
 
 
