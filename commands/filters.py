@@ -17,7 +17,7 @@ __all__ = ["chosen_by", "filter_options"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OPTIONS = [
-    click.option("--since", callback=SINCE, metavar="T", help="Started at T or later: 2026-11-24T09:30, today, yesterday, 2h, 30m."),
+    click.option("--since", callback=SINCE, metavar="T", help="Started at T or later: 2026-11-24T09:30, today, 2h, 30m …"),
     click.option("--until", callback=UNTIL, metavar="T", help="Started before T; a whole day is included."),
     click.option("--number", "numbers", multiple=True, metavar="N",
                  help="Caller's or callee's, with or without country code and separators, or its last digits; `anonymous`."),

@@ -76,6 +76,7 @@ def progress_bar() -> Iterator[Callable[[Any], None] | None]:
             elapsed = bar.tasks[0].elapsed or 0
             rate = f"{state.packets / elapsed:,.0f} packets/s" if elapsed > 0.2 else ""
             total = getattr(state, "bytes_total", None) or None
-            bar.update(task, completed=getattr(state, "bytes_read", 0), total=total, rate=rate, calls=f"{state.calls_found:,} calls")
+            done, calls = getattr(state, "bytes_read", 0), f"{state.calls_found:,} calls"
+            bar.update(task, completed=done, total=total, rate=rate, calls=calls)
 
         yield show
