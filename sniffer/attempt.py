@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from rokuon.sniffer.dialog import DECIDED, FOLLOWED_UP, Bye, Dialog, Input, State, Waits, outcome
 from rokuon.sniffer.hop import Hops
 from rokuon.sniffer.model import Call, Hop, Leg, MessageNote, SipMessage
-from rokuon.sniffer.offer_answer import Change, OfferAnswer
+from rokuon.sniffer.offer_answer import Changes, OfferAnswer
 from rokuon.sniffer.packet import Endpoint
 from rokuon.sniffer.party import callee_of, caller_of
 
@@ -75,26 +75,23 @@ class Attempt:
     # -- timers ----------------------------------------------------------------
     def deadline_ns(self) -> int | None:
         """When the first of its dialogs has waited long enough; None: all are closed."""
-        found: int | None = None
-        for dialog in self.dialogs:
-            if dialog.state is State.CLOSED:
-                continue
-            if dialog.state is State.CONFIRMED:
-                at = self.call.last_ns + self._idle_ns
-            else:
-                at = dialog.since_ns + self._waits.of(dialog.state)
-            if found is None or at < found:
-                found = at
-        return found
+        if len(self.dialogs) == 1:
+            return self._deadline_ns(self.dialogs[0])
+        return min((at for at in map(self._deadline_ns, self.dialogs) if at is not None), default=None)
+
+    def _deadline_ns(self, dialog: Dialog) -> int | None:
+        state = dialog.state
+        if state is State.CONFIRMED:
+            return self.call.last_ns + self._idle_ns
+        if state is State.PROCEEDING:
+            return self.call.last_ns + self._waits.ringing_ns
+        return None if state is State.CLOSED else dialog.since_ns + self._waits.of(state)
 
     def expire(self, now_ns: int) -> bool:
         """Lets dialogs go that have waited until `now_ns`; whether the call is over."""
         for dialog in self.dialogs:
-            if dialog.state is State.CONFIRMED:
-                at = self.call.last_ns + self._idle_ns
-            else:
-                at = dialog.since_ns + self._waits.of(dialog.state)
-            if dialog.state is not State.CLOSED and at <= now_ns:
+            at = self._deadline_ns(dialog)
+            if at is not None and at <= now_ns:
                 self._close(dialog, now_ns, "timeout")
         return self._closed()
 
@@ -106,7 +103,7 @@ class Attempt:
         self._closed()
 
     def _close(self, dialog: Dialog, now_ns: int, reason: str) -> None:
-        call, leg, before = self.call, self.call.legs[dialog.leg], dialog.state
+        call, leg, before, since_ns = self.call, self.call.legs[dialog.leg], dialog.state, dialog.since_ns
         dialog.feed(Input.TIMER, now_ns)
         if before is State.REFUSED or before is State.ENDED:
             return
@@ -114,7 +111,7 @@ class Attempt:
             self._hang_up(dialog, leg)
             return
         if before in DECIDED:
-            status, leg.end_ns = (dialog.status, dialog.since_ns) if dialog.status or not self._inner else self._inner
+            status, leg.end_ns = (dialog.status, since_ns) if dialog.status or not self._inner else self._inner
             leg.sip_status = status
             if dialog.bye:
                 leg.end_ns = dialog.bye.time_ns
@@ -140,7 +137,7 @@ class Attempt:
         return True
 
     # -- messages --------------------------------------------------------------
-    def receive(self, seen: Sighting, by_caller: bool, changes: list[Change]) -> None:
+    def receive(self, seen: Sighting, by_caller: bool, changes: Changes) -> None:
         """Takes a message. `by_caller`: the caller sent the request that this is, or answers."""
         message, time_ns, call = seen.message, seen.time_ns, self.call
         call.last_ns = max(call.last_ns, time_ns)
@@ -156,10 +153,12 @@ class Attempt:
         else:
             self._request(seen, message, time_ns, by_caller, changes)
 
-    def _request(self, seen: Sighting, message: SipMessage, time_ns: int, by_caller: bool, changes: list[Change]) -> None:
+    def _request(self, seen: Sighting, message: SipMessage, time_ns: int, by_caller: bool, changes: Changes) -> None:
         method = message.method
         fresh = method == "INVITE" and by_caller and self._is_attempt(message)
-        hop = self._hops.of_request(seen.src, seen.dst, seen.encap, by_caller, message.branch, fresh)
+        acknowledged = (method == "ACK" and by_caller and message.cseq == self.cseq and message.to.tag and message.branch
+                        and self._inner is None and not self._hops.has_branch(message.branch, seen.encap))
+        hop = self._hops.of_request(seen.src, seen.dst, seen.encap, message.branch, forward=by_caller, attempt=fresh)
         if fresh:
             self._invite(seen, message, hop)
         elif method == "INVITE":
@@ -178,7 +177,14 @@ class Attempt:
             exchange = self._media.exchange(by_caller, message.cseq, time_ns)
             tag = message.from_.tag
             what = by_caller, message.cseq, method, message.to.tag
-            self._media.describe(exchange, time_ns, hop, tag, self._leg_of(tag), message.sdp, what, changes)
+            self._media.describe(exchange, time_ns, message.sdp, changes, hop=hop, tag=tag, leg=self._leg_of(tag), what=what)
+        if acknowledged and self.dialogs[0].feed(Input.ACKNOWLEDGED, time_ns):
+            self._learn(message.to.tag)
+            self.call.legs[0].to_tag = message.to.tag
+            self.call.anomalies["answer-not-captured"] += 1
+            self._answered(self.dialogs[0], self.call.legs[0], time_ns)
+            self._media.answer(message.to.tag, 0, time_ns, changes)
+            self._media.agree(self._media.exchange(True, message.cseq, time_ns), "caller", time_ns, changes)
         if self.dialogs[0].state is State.JOINED and message.to.tag:
             callee = message.to.tag if by_caller else message.from_.tag
             self._learn(callee)
@@ -235,9 +241,9 @@ class Attempt:
         if all(d.state in (State.ENDED, State.CLOSED, State.UNSEALED) for d in self.dialogs):
             call.end_ns = max(leg.end_ns for leg in call.legs if leg.end_ns is not None)
 
-    def _response(self, seen: Sighting, message: SipMessage, time_ns: int, by_caller: bool, changes: list[Change]) -> None:
+    def _response(self, seen: Sighting, message: SipMessage, time_ns: int, by_caller: bool, changes: Changes) -> None:
         status, method, tag = message.status, message.method, message.to.tag
-        hop = self._hops.of_response(seen.src, seen.dst, seen.encap, not by_caller, message.branch)
+        hop = self._hops.of_response(seen.src, seen.dst, seen.encap, message.branch, forward=not by_caller)
         if method == "BYE":
             if status in (401, 407):
                 self._bye_challenged(message, by_caller)
@@ -253,7 +259,8 @@ class Attempt:
             if attempt and exchange.agreed and tag not in self.tags and tag:
                 return  # more branches than are followed
             what = by_caller, message.cseq, method, status, describer
-            self._media.describe(exchange, time_ns, hop, describer, self._leg_of(describer), message.sdp, what, changes)
+            self._media.describe(exchange, time_ns, message.sdp, changes, hop=hop, tag=describer, leg=self._leg_of(describer),
+                                 what=what)
         if attempt:
             self._response_to_attempt(message, status, time_ns, hop, changes)
         elif status >= 300:
@@ -263,12 +270,12 @@ class Attempt:
             self._media.agree(exchange, "caller" if by_caller else "callee", time_ns, changes)
 
     def _is_of_attempt(self, cseq: int) -> bool:
-        """Whether a response to an INVITE of the caller is to the one that makes the dialog (or one after it that was not captured)."""
+        """Whether a response to an INVITE of the caller is to one that makes the dialog, be it one that was not captured."""
         if cseq > self.cseq and self.dialogs[0].state in _UNANSWERED:
             self.cseq = cseq
         return cseq == self.cseq
 
-    def _response_to_attempt(self, message: SipMessage, status: int, time_ns: int, hop: Hop, changes: list[Change]) -> None:
+    def _response_to_attempt(self, message: SipMessage, status: int, time_ns: int, hop: Hop, changes: Changes) -> None:
         dialog = self.dialogs[0]
         if status < 200:
             dialog.feed(Input.PROVISIONAL, time_ns)
@@ -299,7 +306,7 @@ class Attempt:
         call.state = outcome(status, self._cancelled)
         call.end_reason = "cancel" if call.state == "cancelled" else "timeout" if status == 408 else "reject"
 
-    def _answer(self, message: SipMessage, time_ns: int, changes: list[Change]) -> None:
+    def _answer(self, message: SipMessage, time_ns: int, changes: Changes) -> None:
         """2xx to the INVITE that makes the dialog; a second one with another To tag makes another (RFC 3261 13.2.2.4)."""
         first, tag, call = self.dialogs[0], message.to.tag, self.call
         if first.feed(Input.ANSWER, time_ns):
@@ -321,6 +328,11 @@ class Attempt:
             elif dialog is None or dialog is first:
                 call.anomalies["branches-dropped"] += 1
                 return
+        elif first.status is None and first.state is State.CONFIRMED:  # its ACK was captured first
+            leg = call.legs[0]
+            first.status = leg.sip_status = call.sip_status = message.status
+            leg.answer_ns = call.answer_ns = time_ns
+            call.anomalies.pop("answer-not-captured", None)
         else:
             return
         self._media.answer(tag if tag != self.caller_tag else _UNTAGGED, self._leg_of(tag), time_ns, changes)

@@ -70,7 +70,8 @@ class CallTracker:
         self.live: Mapping[int, Call] = MappingProxyType(self._live)
         """Calls that are not closed, by `Call.number`, oldest first."""
 
-    def receive(self, time_ns: int, src: Endpoint, dst: Endpoint, encap: int, transport: str, message: SipMessage) -> list[Event]:
+    def receive(self, time_ns: int, src: Endpoint, dst: Endpoint, encap: int, transport: str,
+                message: SipMessage) -> list[Event]:
         """Takes a message captured at `time_ns`; what changed, timers that were due by then first."""
         heap = self._heap
         events: list[Event] = self.expire(time_ns) if heap and heap[0][0] <= time_ns else []
@@ -122,7 +123,7 @@ class CallTracker:
         if attempt is None and target:
             by_caller, attempt = False, self._attempts.get((call_id, target))
         if attempt is None:
-            attempt = self._stranger(seen, events)
+            by_caller, attempt = True, self._stranger(seen, events)
             if attempt is None:
                 return
         elif not sender and message.from_.uri == attempt.call.legs[0].callee.uri != attempt.call.legs[0].caller.uri:

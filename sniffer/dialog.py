@@ -54,6 +54,8 @@ class Input(Enum):
     PROVISIONAL = auto()
     ANSWER = auto()
     """2xx to INVITE."""
+    ACKNOWLEDGED = auto()
+    """The ACK that only a 2xx gets (RFC 3261 17.1.1.3), and the 2xx itself was not captured."""
     CHALLENGE = auto()
     """401, 407, 3xx … to INVITE."""
     REFUSAL = auto()
@@ -71,16 +73,17 @@ class Input(Enum):
 _S, _I = State, Input
 TRANSITIONS: Mapping[State, Mapping[Input, State]] = MappingProxyType({
     _S.CALLING: {
-        _I.INVITE: _S.CALLING, _I.PROVISIONAL: _S.PROCEEDING, _I.ANSWER: _S.CONFIRMED, _I.CHALLENGE: _S.CHALLENGED,
-        _I.REFUSAL: _S.REFUSED, _I.CANCEL: _S.CANCELLING, _I.BYE: _S.CANCELLING, _I.TIMER: _S.CLOSED,
+        _I.INVITE: _S.CALLING, _I.PROVISIONAL: _S.PROCEEDING, _I.ANSWER: _S.CONFIRMED, _I.ACKNOWLEDGED: _S.CONFIRMED,
+        _I.CHALLENGE: _S.CHALLENGED, _I.REFUSAL: _S.REFUSED, _I.CANCEL: _S.CANCELLING, _I.BYE: _S.CANCELLING, _I.TIMER: _S.CLOSED,
     },
     _S.PROCEEDING: {
-        _I.PROVISIONAL: _S.PROCEEDING, _I.ANSWER: _S.CONFIRMED, _I.CHALLENGE: _S.CHALLENGED, _I.REFUSAL: _S.REFUSED,
-        _I.CANCEL: _S.CANCELLING, _I.BYE: _S.CANCELLING, _I.TIMER: _S.CLOSED,
+        _I.PROVISIONAL: _S.PROCEEDING, _I.ANSWER: _S.CONFIRMED, _I.ACKNOWLEDGED: _S.CONFIRMED,
+        _I.CHALLENGE: _S.CHALLENGED, _I.REFUSAL: _S.REFUSED, _I.CANCEL: _S.CANCELLING, _I.BYE: _S.CANCELLING, _I.TIMER: _S.CLOSED,
     },
     # CANCEL may lose against a 2xx that is under way (RFC 3261 9.1).
     _S.CANCELLING: {
-        _I.ANSWER: _S.CONFIRMED, _I.CHALLENGE: _S.REFUSED, _I.REFUSAL: _S.REFUSED, _I.TIMER: _S.CLOSED,
+        _I.ANSWER: _S.CONFIRMED, _I.ACKNOWLEDGED: _S.CONFIRMED, _I.CHALLENGE: _S.REFUSED, _I.REFUSAL: _S.REFUSED,
+        _I.TIMER: _S.CLOSED,
     },
     _S.CHALLENGED: {
         _I.INVITE: _S.CALLING, _I.ANSWER: _S.CONFIRMED, _I.TIMER: _S.CLOSED,
@@ -121,9 +124,9 @@ class Waits:
     response_ns: int = 32 * SECOND
     """INVITE, CANCEL or a challenged BYE without anything after it: timers B and F (RFC 3261 17.1.1.2)."""
     ringing_ns: int = 180 * SECOND
-    """After the last provisional response: timer C (RFC 3261 16.6)."""
+    """After the last provisional response or early media: timer C (RFC 3261 16.6)."""
     follow_up_ns: int = 64 * SECOND
-    """Between a challenge or redirection and the next INVITE. Real phones that ask for a password were seen to take 33 and 51 s."""
+    """Between a challenge or redirection and the next INVITE: phones that ask for a password were seen to take 33 and 51 s."""
     idle_ns: int = 600 * SECOND
     """Answered, and neither signalling nor media."""
 
@@ -173,7 +176,10 @@ class Dialog:
 
 
 def outcome(status: int | None, cancelled: bool) -> CallState:
-    """State of a call that was not answered, by the final response to its INVITE (None: there was none) and whether CANCEL was seen."""
+    """State of a call that was not answered.
+
+    `status`: the final response to its INVITE, None where there was none; `cancelled`: CANCEL was seen.
+    """
     if cancelled or status == 487:
         return "cancelled"
     if status in (486, 600):

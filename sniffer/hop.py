@@ -27,7 +27,7 @@ class Hops:
         self.first: Hop | None = None
         """Where the newest INVITE was seen first: the hop nearest to the caller."""
 
-    def of_request(self, src: Endpoint, dst: Endpoint, encap: int, forward: bool, branch: str, attempt: bool) -> Hop:
+    def of_request(self, src: Endpoint, dst: Endpoint, encap: int, branch: str, *, forward: bool, attempt: bool) -> Hop:
         """The hop of a request.
 
         `forward`: it goes from caller to callee; `attempt`: it is an INVITE outside a dialog, which may open a hop beside others.
@@ -44,10 +44,14 @@ class Hops:
             self._invited.add(known)
         return known
 
-    def of_response(self, src: Endpoint, dst: Endpoint, encap: int, forward: bool, branch: str) -> Hop:
+    def of_response(self, src: Endpoint, dst: Endpoint, encap: int, branch: str, *, forward: bool) -> Hop:
         """The hop of a response: by its ends, else by the branch of its request (ports may differ: RFC 3261 18.2.2)."""
         hop = Hop(src, dst, encap) if forward else Hop(dst, src, encap)
         return self._hops.get(hop) or self._branches.get((branch, encap)) or self._near(hop) or self._add(hop)
+
+    def has_branch(self, branch: str, encap: int) -> bool:
+        """Whether a request with that branch was seen (RFC 3261 8.1.1.7)."""
+        return (branch, encap) in self._branches
 
     def is_inner(self, hop: Hop) -> bool:
         """Whether the INVITE passed here on its way on from the first hop: what ends here may be tried elsewhere (forking)."""
@@ -62,7 +66,7 @@ class Hops:
         return hop
 
     def _near(self, hop: Hop) -> Hop | None:
-        """The hop between the same hosts, where ports differ (TCP, or a phone that sends from another port than it listens on)."""
+        """The hop between the same hosts where ports differ: TCP, or a phone that sends from another port than it listens on."""
         near = [h for h in self._hops if h.encap == hop.encap and h.upstream.address == hop.upstream.address
                 and h.downstream.address == hop.downstream.address]
         if len(near) == 1:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from rokuon.sniffer.model import Call, CallEvent, Hop, MediaClaim, MediaDescription, PayloadFormat, SessionDescription, Side
 
-__all__ = ["CLAIMS", "ClaimAdded", "ClaimEnded", "Exchange", "OfferAnswer"]
+__all__ = ["CLAIMS", "Changes", "ClaimAdded", "ClaimEnded", "Exchange", "OfferAnswer"]
 
 CLAIMS = 64
 """Claims a call may have."""
@@ -39,7 +40,11 @@ class ClaimEnded:
     claim: MediaClaim
 
 
-Change = ClaimAdded | ClaimEnded
+class Changes(Protocol):
+    """Where changes are put: a list of these or of more."""
+
+    def append(self, change: ClaimAdded | ClaimEnded, /) -> None:
+        """Adds one."""
 
 
 @dataclass(slots=True)
@@ -121,8 +126,8 @@ class OfferAnswer:
             found = self._exchanges[key] = Exchange(time_ns)
         return found
 
-    def describe(self, exchange: Exchange, time_ns: int, hop: Hop, tag: str, leg: int, sdp: SessionDescription, what: object,
-                 changes: list[Change]) -> None:
+    def describe(self, exchange: Exchange, time_ns: int, sdp: SessionDescription, changes: Changes, *, hop: Hop, tag: str,
+                 leg: int, what: object) -> None:
         """A party (`tag`) describes what it receives, as part of `exchange`, at `hop`.
 
         `what` names the message: once more the same at the same hop says nothing new.
@@ -146,13 +151,13 @@ class OfferAnswer:
                 self._count("parties-dropped")
                 return
             party = self._parties[hop, tag] = _Party()
-        self._propose(party, exchange, time_ns, hop, tag, side, leg, sdp, changes)
+        self._propose(party, exchange, time_ns, sdp, changes, hop=hop, side=side, leg=leg)
         if exchange.agreed:
             self._commit(party, time_ns, side == "caller" or tag in self._answered, changes)
             if not exchange.held and exchange.answered:
                 self._hold(exchange)
 
-    def agree(self, exchange: Exchange, requester: Side, time_ns: int, changes: list[Change]) -> None:
+    def agree(self, exchange: Exchange, requester: Side, time_ns: int, changes: Changes) -> None:
         """2xx: what was offered and answered in `exchange` is in force, at every hop. `requester`: who sent its request."""
         if exchange.agreed is not None:
             return
@@ -163,7 +168,7 @@ class OfferAnswer:
         if exchange.answered or exchange.offerer == requester:  # else the answer is in the ACK (RFC 3261 13.2.1)
             self._hold(exchange)
 
-    def refuse(self, exchange: Exchange, time_ns: int, changes: list[Change]) -> None:
+    def refuse(self, exchange: Exchange, time_ns: int, changes: Changes) -> None:
         """A final refusal: what was offered is void, what was in force stays (RFC 3261 14.1, RFC 3264 8)."""
         if exchange.agreed is not None:
             return
@@ -175,7 +180,7 @@ class OfferAnswer:
                     undo.claim.formats, undo.claim.rtcp_port, undo.claim.proto = undo.formats, undo.rtcp_port, undo.proto
                 party.pending, party.exchange, party.undo = None, None, []
 
-    def answer(self, tag: str, leg: int, time_ns: int, changes: list[Change]) -> None:
+    def answer(self, tag: str, leg: int, time_ns: int, changes: Changes) -> None:
         """The callee `tag` answered the call with 2xx; the descriptions of branches that did not are over."""
         first = not self._answered
         self._answered.add(tag)
@@ -195,8 +200,8 @@ class OfferAnswer:
                     self._end(claim, kept, time_ns, changes)
                 party.current, party.pending, party.exchange = [], None, None
 
-    def _propose(self, party: _Party, exchange: Exchange, time_ns: int, hop: Hop, tag: str, side: Side, leg: int,
-                 sdp: SessionDescription, changes: list[Change]) -> None:
+    def _propose(self, party: _Party, exchange: Exchange, time_ns: int, sdp: SessionDescription, changes: Changes, *, hop: Hop,
+                 side: Side, leg: int) -> None:
         """Makes a description the party's pending one; claims that it repeats are renewed in place."""
         before = party.pending or []
         undo = party.undo if party.exchange is exchange else []
@@ -208,7 +213,7 @@ class OfferAnswer:
             if m.port and m.media in _MEDIA and kind == "named":
                 claim = self._repeated(m, current, before[i] if i < len(before) else None) or self._elsewhere(m, hop, side)
                 if claim is None:
-                    claim = self._claim(m, time_ns, hop, side, leg, changes)
+                    claim = self._claim(m, time_ns, changes, hop=hop, side=side, leg=leg)
                 else:
                     undo.append(_Undo(claim, claim.formats, claim.rtcp_port, claim.proto))
                     claim.formats, claim.rtcp_port, claim.proto = m.formats, m.rtcp_port, m.proto
@@ -241,7 +246,7 @@ class OfferAnswer:
                 return claim
         return None
 
-    def _claim(self, m: MediaDescription, time_ns: int, hop: Hop, side: Side, leg: int, changes: list[Change]) -> MediaClaim | None:
+    def _claim(self, m: MediaDescription, time_ns: int, changes: Changes, *, hop: Hop, side: Side, leg: int) -> MediaClaim | None:
         if len(self._call.claims) >= CLAIMS:
             self._count("claims-dropped")
             return None
@@ -250,7 +255,7 @@ class OfferAnswer:
         changes.append(ClaimAdded(self._call, claim))
         return claim
 
-    def _commit(self, party: _Party, time_ns: int, answered: bool, changes: list[Change]) -> None:
+    def _commit(self, party: _Party, time_ns: int, answered: bool, changes: Changes) -> None:
         """The pending description is in force: what it moved ends."""
         if party.pending is not None:
             for claim in party.current:
@@ -261,13 +266,13 @@ class OfferAnswer:
                 if claim is not None:
                     claim.answered = True
 
-    def _drop(self, party: _Party, kept: list[MediaClaim | None], time_ns: int, changes: list[Change]) -> None:
+    def _drop(self, party: _Party, kept: list[MediaClaim | None], time_ns: int, changes: Changes) -> None:
         """The pending description is void, but for claims in force or in `kept`."""
         for claim in party.pending or ():
             if not any(claim is c for c in party.current):
                 self._end(claim, kept, time_ns, changes)
 
-    def _end(self, claim: MediaClaim | None, kept: list[MediaClaim | None], time_ns: int, changes: list[Change]) -> None:
+    def _end(self, claim: MediaClaim | None, kept: list[MediaClaim | None], time_ns: int, changes: Changes) -> None:
         if claim is not None and claim.until_ns is None and not any(claim is c for c in kept):
             claim.until_ns = max(time_ns, claim.since_ns)
             changes.append(ClaimEnded(self._call, claim))
