@@ -132,7 +132,8 @@ class Binder:
         pending: Span | None = None
         for since, until in pairwise(times):
             span = self._winner(stream, call, named, since, until)
-            if span and pending and pending.until_ns == since and (pending.claim, pending.direction) == (span.claim, span.direction):
+            goes_on = span and pending and pending.until_ns == since and pending.claim is span.claim
+            if goes_on and span and pending and pending.direction == span.direction:
                 pending = Span(stream, pending.since_ns, until, span.direction, span.claim, span.crossed)
                 continue
             if pending:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +120,8 @@ class Capture:
                        np.zeros(0, RECORD), none, np.zeros(1, np.uint32))
         fields = [(numbers, *(column[rows] for column in (d.row, d.payload, d.captured, d.length, d.ip_id, d.ttl, d.tos)))
                   for d, rows, numbers, _ in parts]
-        numbers, row, source, captured, length, ip_id, ttl, tos = (
-            fields[0] if len(fields) == 1 else [np.concatenate(column) for column in zip(*fields, strict=True)])
+        columns: list[Any] = list(fields[0] if len(fields) == 1 else map(np.concatenate, zip(*fields, strict=True)))
+        numbers, row, source, captured, length, ip_id, ttl, tos = columns
         if len(fields) > 1:  # the groups' rows by order of arrival, so that a stable sort by stream keeps it
             arrival = np.argsort(row, kind="stable")
             order = arrival[argsort_stable(numbers[arrival])]

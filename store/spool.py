@@ -107,7 +107,8 @@ class _Writer(threading.Thread):
 class Spool:
     """The one writer of a spool directory, and the index of what lies in it."""
 
-    def __init__(self, directory: Path, *, segment_bytes: int = 64 << 20, epoch: int = 1, depth: int = 4, sync: bool = False) -> None:
+    def __init__(self, directory: Path, *, segment_bytes: int = 64 << 20, epoch: int = 1, depth: int = 4,
+                 sync: bool = False) -> None:
         self.directory = directory
         self.segment_bytes = segment_bytes
         self._epoch = epoch
@@ -277,8 +278,8 @@ class Spool:
                     continue
                 first, end = int(run.starts[k]), int(run.starts[k + 1])
                 begin, stop = int(run.payload_starts[k]), int(run.payload_starts[k + 1])
-                rows = np.frombuffer(os.pread(descriptor, (end - first) * RECORD.itemsize, run.records_at + first * RECORD.itemsize),
-                                     RECORD).copy()
+                rows = np.frombuffer(os.pread(descriptor, (end - first) * RECORD.itemsize,
+                                              run.records_at + first * RECORD.itemsize), RECORD).copy()
                 rows["offset"] += np.uint32((size - begin) & 0xFFFF_FFFF)
                 records.append(rows)
                 payload.append(np.frombuffer(os.pread(descriptor, stop - begin, run.payload_at + begin), np.uint8))

@@ -1,0 +1,313 @@
+"""The correlate stage: what a run holds becomes calls, and calls get the spans of streams that are theirs.
+
+Everything happens at packet times that the packets themselves set, in order of time, so that it makes no difference how the
+capture was cut into runs.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rokuon.sniffer.binding import Binder, Span, Stream
+from rokuon.sniffer.call import CallClosed, CallTracker, ClaimAdded, Event
+from rokuon.sniffer.careful import text_of
+from rokuon.sniffer.classify import Kind
+from rokuon.sniffer.model import Call, Hop, MediaClaim, Party, Side
+from rokuon.sniffer.packet import Endpoint
+from rokuon.sniffer.sdp import STATIC
+from rokuon.store.runs import Run
+from rokuon.store.signalling import Encapsulations, Frame, Received, Signalling
+
+__all__ = ["NEVER", "Correlator", "Ended", "Piece"]
+
+NEVER = np.iinfo(np.int64).max
+_S = 1_000_000_000
+_LISTENED = frozenset((Kind.SIP, Kind.TCP, Kind.FRAGMENT))
+_FRAMES_PER_CALL = 600
+_FRAME_BYTES = 64 << 20
+
+
+@dataclass(slots=True)
+class Ended:
+    """A call that is over, with the spans of streams that are its own."""
+
+    call: Call
+    spans: list[Span]
+    frames: list[Frame]
+    """Its signalling as captured."""
+    related: list[tuple[str, str, str]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Piece:
+    """Part of a call that goes on: its spans up to a time, so that a long call need not be held whole."""
+
+    call: Call
+    spans: list[Span]
+    until_ns: int
+
+
+@dataclass(slots=True)
+class _Loose:
+    """Two endpoints that exchange RTP which no signalling claims."""
+
+    streams: list[Stream]
+    number: int
+
+
+class Correlator:
+    """Runs in, ended calls out. Holds no voice; `keep_from` says what of the spool is still needed."""
+
+    def __init__(self, *, linger_ns: int = _S, window_ns: int = 30 * _S, lead_ns: int = 5 * _S, idle_ns: int = 600 * _S,
+                 piece_ns: int = 600 * _S, rtp_only: bool = True, max_loose: int = 4096) -> None:
+        self.encapsulations = Encapsulations()
+        self.signalling = Signalling(self.encapsulations)
+        self.tracker = CallTracker(linger_ns=linger_ns, idle_ns=idle_ns)
+        self.binder = Binder(linger_ns, lead_ns)
+        self.counts: Counter[str] = Counter()
+        self.now_ns = 0
+        self._window, self._piece, self._rtp_only, self._max_loose = window_ns, piece_ns, rtp_only, max_loose
+        self._linger = linger_ns
+        self._streams: dict[int, Stream] = {}
+        self._last_ns = np.zeros(1024, np.int64)
+        self.keep_from = np.zeros(1024, np.int64)
+        """By stream number: the time from which on its packets in the spool are needed; NEVER: none are."""
+        self.forgotten: list[int] = []
+        """Streams that are needed no more, since whoever reads this last emptied it."""
+        self._timers: list[tuple[int, int, str, int]] = []
+        self._order = count()
+        self._loose: dict[frozenset[Endpoint | int], _Loose] = {}
+        self._loose_of: dict[int, frozenset[Endpoint | int]] = {}
+        self._frames: OrderedDict[str, list[Frame]] = OrderedDict()
+        self._frame_bytes = 0
+        self._out: list[Ended | Piece] = []
+        self._loose_numbers = count(-1, -1)
+
+    # -- in ------------------------------------------------------------------
+    def process(self, run: Run) -> list[Ended | Piece]:
+        """What a run, which is in the spool, brings to an end. Its packets are handled in order of capture."""
+        self._note_streams(run)
+        if len(run.packets):
+            data = run.packet_bytes.tobytes()
+            for time_ns, offset, captured, wire, link_type, kind, _ in run.packets.tolist():
+                if kind not in _LISTENED:
+                    continue
+                self._advance(time_ns)
+                for received in self.signalling.receive(Frame(time_ns, link_type, wire, data[offset:offset + captured])):
+                    self._receive(received)
+        if run.last_ns:
+            self._advance(run.last_ns)
+        return self._taken()
+
+    def finish(self, reason: str = "capture-stopped") -> list[Ended | Piece]:
+        """The capture is over: everything that is open ends."""
+        for received in self.signalling.finish():
+            self._receive(received)
+        for call in list(self.tracker.live.values()):
+            self._note_media(call)
+        self._events(self.tracker.close_all(self.now_ns, reason))
+        for number in sorted(self._streams):
+            self._judge(number, final=True)
+        for key in sorted(self._loose, key=lambda k: self._loose[k].number, reverse=True):
+            self._close_loose(key)
+        return self._taken()
+
+    def _taken(self) -> list[Ended | Piece]:
+        out, self._out = self._out, []
+        return out
+
+    def _note_streams(self, run: Run) -> None:
+        for row in run.fresh:
+            number = int(row["number"])
+            size = 16 if row["v6"] else 4
+            tags = tuple(row["tags"][:row["tag_count"]].tolist())
+            stream = Stream(number, Endpoint(text_of(row["source"][:size].tobytes()), int(row["source_port"])),
+                            Endpoint(text_of(row["destination"][:size].tobytes()), int(row["destination_port"])),
+                            self.encapsulations.number(tags), int(row["ssrc"]), int(row["first_ns"]))
+            self._streams[number] = stream
+            self.binder.add(stream)
+            self._at(stream.first_ns + self._window, "judge", number)
+        if len(run.streams):
+            highest = int(run.streams[-1])
+            while len(self._last_ns) <= highest:
+                self._last_ns = np.concatenate([self._last_ns, np.zeros_like(self._last_ns)])
+                self.keep_from = np.concatenate([self.keep_from, np.zeros_like(self.keep_from)])
+            assert run.records is not None
+            last = run.records["time_ns"][run.starts[1:] - 1]
+            self._last_ns[run.streams] = np.maximum(self._last_ns[run.streams], last)
+
+    # -- time ----------------------------------------------------------------
+    def _at(self, time_ns: int, what: str, number: int) -> None:
+        heapq.heappush(self._timers, (time_ns, next(self._order), what, number))
+
+    def _advance(self, now_ns: int) -> None:
+        """Fires what is due, in order of time; time never goes back, though packets may."""
+        if now_ns <= self.now_ns:
+            return
+        while True:
+            theirs, ours = self.tracker.next_timer_ns(), self._timers[0][0] if self._timers else None
+            if theirs is not None and theirs <= now_ns and (ours is None or theirs <= ours):
+                self.now_ns = max(self.now_ns, theirs)
+                for call in self._due_to_idle():
+                    self._note_media(call)
+                self._events(self.tracker.expire(theirs))
+            elif ours is not None and ours <= now_ns:
+                at, _, what, number = heapq.heappop(self._timers)
+                self.now_ns = max(self.now_ns, at)
+                if what == "judge":
+                    self._judge(number)
+                elif what == "piece":
+                    self._feed(number)
+            else:
+                break
+        self.now_ns = now_ns
+        for received in self.signalling.expire(now_ns):
+            self._receive(received)
+
+    def _due_to_idle(self) -> list[Call]:
+        """Live calls that a timer may find idle: of those it must be known when their media was last seen."""
+        if len(self.tracker.live) > 64:  # each look costs a call's streams: only those long without a message
+            return [c for c in self.tracker.live.values() if c.answer_ns is not None and self.now_ns - c.last_ns > 300 * _S]
+        return [c for c in self.tracker.live.values() if c.answer_ns is not None]
+
+    def _note_media(self, call: Call) -> None:
+        last = max((min(int(self._last_ns[s.number]), self.now_ns) for s in self.binder.streams_of(call)), default=0)
+        if last:
+            self.tracker.media_seen(call, last)
+
+    # -- calls ---------------------------------------------------------------
+    def _receive(self, received: Received) -> None:
+        message = received.message
+        if message.method in ("INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "INFO", "REFER", "NOTIFY"):
+            self._keep_frames(message.call_id, received.frames)
+        self._events(self.tracker.receive(received.time_ns, received.src, received.dst, received.encap, received.transport,
+                                          message))
+
+    def _keep_frames(self, call_id: str, frames: list[Frame]) -> None:
+        mine = self._frames.setdefault(call_id, [])
+        if len(mine) < _FRAMES_PER_CALL:
+            mine += frames
+            self._frame_bytes += sum(len(f.data) for f in frames)
+        self._frames.move_to_end(call_id)
+        while self._frame_bytes > _FRAME_BYTES and len(self._frames) > 1:
+            _, gone = self._frames.popitem(last=False)
+            self._frame_bytes -= sum(len(f.data) for f in gone)
+
+    def _take_frames(self, call: Call) -> list[Frame]:
+        frames: list[Frame] = []
+        for call_id in dict.fromkeys(leg.call_id for leg in call.legs):
+            frames += self._frames.pop(call_id, [])
+        self._frame_bytes -= sum(len(f.data) for f in frames)
+        return frames
+
+    def _events(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, ClaimAdded):
+                if not event.call.claims or event.claim is event.call.claims[0]:
+                    self._at(event.call.start_ns + self._piece, "piece", event.call.number)
+                self.binder.claim(event.call, event.claim)
+                for stream in self.binder.streams_of(event.call):
+                    self._adopt(stream)
+            elif isinstance(event, CallClosed):
+                self._close(event.call)
+
+    def _feed(self, number: int) -> None:
+        """A long call: what lies far enough back is given to its file, and the spool may let it go."""
+        call = self.tracker.live.get(number)
+        if call is None:
+            return
+        self._at(self.now_ns + self._piece, "piece", number)
+        if call.answer_ns is None:
+            return
+        until = self.now_ns - 5 * _S
+        spans = self.binder.bind(call, until)
+        if spans:
+            self._out.append(Piece(call, spans, until))
+            for stream in {s.stream.number: s.stream for s in spans}.values():
+                self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), until)
+
+    def _close(self, call: Call) -> None:
+        end = call.end_ns if call.end_ns is not None else call.last_ns
+        spans = self.binder.bind(call, max(end, self.now_ns) + self._linger)
+        self._out.append(Ended(call, spans, self._take_frames(call)))
+        self.binder.end(call)
+        for stream in {s.stream.number: s.stream for s in spans}.values():
+            last = max(t[1] for t in stream.taken)
+            self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), last)
+            stream.last_ns = last
+
+    # -- streams that nobody claims ------------------------------------------
+    def _adopt(self, stream: Stream) -> None:
+        key = self._loose_of.pop(stream.number, None)
+        if key is not None:
+            loose = self._loose[key]
+            loose.streams.remove(stream)
+            if not loose.streams:
+                del self._loose[key]
+
+    def _forget(self, stream: Stream) -> None:
+        self.binder.forget(stream)
+        del self._streams[stream.number]
+        self.keep_from[stream.number] = NEVER
+        self.forgotten.append(stream.number)
+
+    def _judge(self, number: int, final: bool = False) -> None:
+        stream = self._streams.get(number)
+        if stream is None:
+            return
+        if not final and self.binder.is_claimed(stream):
+            self._at(self.now_ns + self._window, "judge", number)
+            return
+        last = int(self._last_ns[number])
+        if number in self._loose_of:
+            key = self._loose_of[number]
+            newest = max(int(self._last_ns[s.number]) for s in self._loose[key].streams)
+            if final or newest + self._window <= self.now_ns:
+                self._close_loose(key)
+            else:
+                self._at(newest + self._window, "judge", number)
+        elif stream.taken:
+            end = max(t[1] for t in stream.taken)
+            if last > end:
+                self.counts["rtp-after-call"] += 1
+            if final or last + self._window <= self.now_ns:
+                self._forget(stream)
+            else:
+                self._at(last + self._window, "judge", number)
+        elif not self._rtp_only or len(self._loose) >= self._max_loose:
+            self.counts["unclaimed-streams-let-go"] += 1
+            self._forget(stream)
+        else:
+            key = frozenset((stream.src, stream.dst, stream.encap))
+            loose = self._loose.setdefault(key, _Loose([], next(self._loose_numbers)))
+            loose.streams.append(stream)
+            self._loose_of[number] = key
+            if not final:
+                self._at(max(self.now_ns, last + self._window), "judge", number)
+
+    def _close_loose(self, key: frozenset[Endpoint | int]) -> None:
+        loose = self._loose.pop(key)
+        streams = sorted(loose.streams, key=lambda s: (s.first_ns, s.number))
+        first = streams[0]
+        last = max(int(self._last_ns[s.number]) for s in streams)
+        call = Call([], Party(address=first.src.address), Party(address=first.dst.address), first.first_ns, "rtp-only",
+                    end_ns=last, last_ns=last, number=loose.number)
+        spans: list[Span] = []
+        for stream in streams:
+            side: Side = "caller" if stream.src == first.src else "callee"
+            claim = MediaClaim("callee" if side == "caller" else "caller", 0, Hop(stream.src, stream.dst, stream.encap), "audio",
+                               stream.dst.address, stream.dst.port, 0, "RTP/AVP", dict(STATIC), stream.first_ns)
+            spans.append(Span(stream, stream.first_ns, int(self._last_ns[stream.number]) + 1, side, claim, False))
+            self._loose_of.pop(stream.number, None)
+            self._forget(stream)
+        self._out.append(Ended(call, spans, []))
+
+    def last_seen(self, streams: list[Stream]) -> NDArray[np.int64]:
+        """When the newest packet of each stream came."""
+        return self._last_ns[[s.number for s in streams]]

@@ -1,0 +1,117 @@
+"""What a finaliser is given: the facts of a call, its streams, and where in the spool their packets lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rokuon.store.finalize import StreamPlan
+
+from rokuon.decoders.api import PayloadFormat
+from rokuon.sniffer.binding import Span
+from rokuon.sniffer.model import Call, Hop, Side
+from rokuon.sniffer.sdp import STATIC
+from rokuon.store.call_facts import call_facts, call_id
+from rokuon.store.correlate import Ended, Piece
+from rokuon.store.runs import STREAM
+from rokuon.store.signalling import Encapsulations, Frame
+from rokuon.store.spool import Slice, Spool
+
+__all__ = ["Job", "StreamJob", "make_job"]
+
+_STATIC = {number: PayloadFormat(*form, number) for number, form in STATIC.items()}
+
+
+@dataclass(slots=True)
+class StreamJob:
+    """One stream of the call: what it is, when it is the call's, and where its packets are."""
+
+    plan: StreamPlan
+    spans: list[tuple[int, int]]
+    """since <= time < until, nanoseconds, ascending."""
+    slices: list[Slice]
+    template: bytes
+    """STREAM row: the headers of its packets."""
+
+
+@dataclass(slots=True)
+class Job:
+    """A call to be finalised, or a piece of one that goes on."""
+
+    number: int
+    """The call's number in this process: pieces of one call go to one worker."""
+    id: str
+    facts: dict[str, Any]
+    streams: list[StreamJob]
+    until_ns: int | None
+    """Of a piece: up to where; None: the call is over."""
+    frames: list[Frame] = field(default_factory=list)
+    paths: dict[int, str] = field(default_factory=dict)
+    """Of the segments that the slices lie in."""
+    rtp_only: bool = False
+
+
+def formats_of(call: Call, span: Span) -> dict[int, PayloadFormat]:
+    """What payload types mean in media of `span`.
+
+    Each side says what it wants to receive (RFC 3264 section 5.1), so the listener's description decides; the speaker's own
+    helps where the listener's is not known, and RFC 3551 where neither says anything.
+    """
+    known = dict(_STATIC)
+    speaker = span.direction
+    listening = [c for c in call.claims if c.side != speaker and c.media == span.claim.media]
+    speaking = [c for c in call.claims if c.side == speaker and c.media == span.claim.media]
+    for claims in (speaking, listening):
+        claims.sort(key=lambda c: ((c.address, c.port) in (span.stream.dst, span.stream.src), c.hop == span.claim.hop,
+                                   c.since_ns))
+        for claim in claims:
+            known.update({n: PayloadFormat(*form, n) for n, form in claim.formats.items()})
+    if not call.claims:
+        known.update({n: PayloadFormat(*form, n) for n, form in span.claim.formats.items()})
+    return known
+
+
+def make_job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations) -> Job:
+    """The job of a call that is over, or of a piece of one. Holds the segments it names until it is done."""
+    call = ended.call
+    groups: dict[tuple[Any, ...], list[Span]] = {}
+    for span in ended.spans:
+        stream = span.stream
+        groups.setdefault((stream.src, stream.dst, stream.encap, stream.ssrc), []).append(span)
+    hops: dict[Hop, int] = {}
+    streams: list[StreamJob] = []
+    ordered = sorted(groups.values(), key=lambda spans: min((s.since_ns, s.stream.number) for s in spans))
+    slices = _slices(spool, ended.spans)
+    for spans in ordered:
+        first = spans[0]
+        stream, claim = first.stream, first.claim
+        crossed = any(s.crossed for s in spans)
+        if crossed:
+            call.anomalies["media-in-another-vlan"] += 1
+        direction: Side = first.direction
+        plan = StreamPlan(direction=direction, leg=claim.leg, hop=hops.setdefault(claim.hop, len(hops)), src=str(stream.src),
+                          dst=str(stream.dst), vlan=list(encapsulations.tags(stream.encap)), ssrc=stream.ssrc,
+                          formats=formats_of(call, first), voice=claim.media == "audio", sealed="SAVP" in claim.proto.upper())
+        numbers = list(dict.fromkeys(s.stream.number for s in spans))
+        row = spool.streams.get(numbers[0])
+        streams.append(StreamJob(plan, sorted((s.since_ns, s.until_ns) for s in spans),
+                                 [piece for n in numbers for piece in slices[n]],
+                                 row.tobytes() if row is not None else bytes(STREAM.itemsize)))
+    segments = {piece.segment for job in streams for piece in job.slices}
+    spool.hold(segments)
+    first_stream = ordered[0][0].stream if ordered else None
+    identifier = call_id(call, first_stream.ssrc if first_stream else 0,
+                         (str(first_stream.src), str(first_stream.dst)) if first_stream else ("", ""))
+    until = ended.until_ns if isinstance(ended, Piece) else None
+    return Job(call.number, identifier, call_facts(call, identifier), streams, until,
+               ended.frames if isinstance(ended, Ended) else [], {n: str(spool.path(n)) for n in segments}, not call.legs)
+
+
+def _slices(spool: Spool, spans: Sequence[Span]) -> dict[int, list[Slice]]:
+    if not spans:
+        return {}
+    numbers = sorted({s.stream.number for s in spans})
+    found = spool.slices(np.array(numbers, np.uint32), min(s.since_ns for s in spans), max(s.until_ns for s in spans))
+    return dict(zip(numbers, found, strict=True))

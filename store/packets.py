@@ -1,0 +1,81 @@
+"""A call's packets as a capture: its signalling as it came, its RTP given back from the spool's records."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rokuon.decoders.rtp import RtpRecords
+from rokuon.store.runs import STREAM
+from rokuon.store.signalling import Frame
+
+__all__ = ["write_packets"]
+
+_NANOSECONDS = 0xA1B23C4D
+_ETHERNET = 1
+
+
+class StreamPackets(Protocol):
+    """RTP of one stream: see `rokuon.store.worker.Loaded`."""
+
+    rtp: RtpRecords
+    records: NDArray[np.void]
+
+
+def write_packets(path: Path, frames: Sequence[Frame], streams: Sequence[tuple[bytes, StreamPackets]], sync: bool = True) -> None:
+    """Writes a classic pcap with nanoseconds, whole or not at all. Of several link types that of most packets is kept."""
+    rows: list[tuple[int, int, int, bytes]] = [(f.time_ns, f.link_type, f.wire_length, f.data) for f in frames]
+    for template, packets in streams:
+        row = np.frombuffer(template, STREAM)[0]
+        head = bytes(row["header"][:row["header_length"]])
+        if head:
+            rows += _given_back(head, int(row["link_type"]), bool(row["v6"]), packets)
+    rows.sort(key=lambda r: r[0])
+    kinds = [kind for _, kind, _, _ in rows]
+    link = max(set(kinds), key=kinds.count) if kinds else _ETHERNET
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(temporary, "wb", buffering=1 << 20, opener=lambda p, flags: os.open(p, flags, 0o640)) as out:
+        out.write(struct.pack("<IHHiIII", _NANOSECONDS, 2, 4, 0, 0, 262_144, link))
+        for time_ns, kind, wire, data in rows:
+            if kind == link:
+                out.write(struct.pack("<IIII", time_ns // 1_000_000_000 & 0xFFFFFFFF, time_ns % 1_000_000_000, len(data),
+                                      max(wire, len(data))) + data)
+        out.flush()
+        if sync:
+            os.fsync(out.fileno())
+    temporary.rename(path)
+
+
+def _given_back(head: bytes, link_type: int, v6: bool, packets: StreamPackets) -> list[tuple[int, int, int, bytes]]:
+    """The stream's frames: its first packet's headers with what differs from packet to packet put in."""
+    udp = len(head) - 8
+    rows = []
+    data = packets.rtp.data
+    for time_ns, offset, frame_length, captured, length, ident, ttl, tos in packets.records.tolist():
+        header = bytearray(head)
+        struct.pack_into(">H", header, udp + 4, length + 8)
+        if v6:
+            ip = udp - 40
+            struct.pack_into(">H", header, ip + 4, length + 8)
+            header[ip + 7] = ttl
+        else:
+            ip = udp - 20
+            if ip >= 0 and header[ip] == 0x45:
+                header[ip + 1], header[ip + 8] = tos, ttl
+                struct.pack_into(">HH", header, ip + 2, length + 28, ident)
+                struct.pack_into(">H", header, ip + 10, 0)
+                struct.pack_into(">H", header, ip + 10, _checksum(header[ip:ip + 20]))
+        rows.append((time_ns, link_type, frame_length, bytes(header) + data[offset:offset + captured].tobytes()))
+    return rows
+
+
+def _checksum(header: bytes | bytearray) -> int:
+    """RFC 1071."""
+    return 0xFFFF - (sum(struct.unpack(f">{len(header) // 2}H", header)) % 0xFFFF or 0xFFFF) & 0xFFFF

@@ -1,0 +1,52 @@
+"""Which streams of a call are heard: one talk path, even where the capture saw the same voice at several places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rokuon.store.finalize import StreamPlan
+
+from rokuon.decoders.rtp import RtpRecords
+
+__all__ = ["audible", "voice_like"]
+
+_VOICE_PACKETS = 10
+
+
+def audible(plans: Sequence[StreamPlan], records: Sequence[RtpRecords]) -> list[bool]:
+    """For each stream whether it takes part in the audio.
+
+    Streams between the same two endpoints make a path. Behind a relay that was mirrored on both sides the same voice runs
+    on two paths at once: that with the most packets is heard, and of the others what does not overlap it by half in its
+    direction (media that a re-INVITE moved, a NAT's other face).
+    """
+    paths: dict[frozenset[str], list[int]] = {}
+    for i, plan in enumerate(plans):
+        if plan.voice and len(records[i]):
+            paths.setdefault(frozenset((plan.src, plan.dst)), []).append(i)
+    heard = [False] * len(plans)
+    spans: dict[str, list[tuple[int, int]]] = {"caller": [], "callee": []}
+    order = sorted(paths.values(), key=lambda p: (-sum(len(records[i]) for i in p), min(int(records[i].time_ns[0]) for i in p)))
+    for path in order:
+        mine = [(i, int(records[i].time_ns.min()), int(records[i].time_ns.max())) for i in path]
+        for i, first, last in mine:
+            there = spans[plans[i].direction]
+            overlap = sum(max(0, min(last, b) - max(first, a)) for a, b in there)
+            heard[i] = overlap * 2 <= last - first
+        for i, first, last in mine:
+            if heard[i]:
+                spans[plans[i].direction].append((first, last))
+    return heard
+
+
+def voice_like(records: RtpRecords) -> bool:
+    """Whether RTP that no signalling speaks of behaves like a stream: numbers that go on one by one."""
+    if len(records) < _VOICE_PACKETS:
+        return False
+    at = records.offset
+    sequence = records.data[at + 2].astype(np.int32) << 8 | records.data[at + 3]
+    step = np.diff(sequence) & 0xFFFF
+    near = np.count_nonzero((step <= 4) | (step >= 0xFFFC))
+    kinds = records.data[at + 1] & 0x7F
+    return bool(near * 10 >= len(step) * 8) and len(np.unique(kinds)) <= 4
