@@ -51,13 +51,15 @@ class Defragmenter:
         return len(self._datagrams)
 
     def receive(self, time_ns: int, key: FragmentKey, offset: int, more: bool, payload: bytes, *,
-                ipv6: bool = False) -> bytes | None:
+                ipv6: bool | None = None) -> bytes | None:
         """The payload of the datagram that this fragment completes, else None.
 
         `offset`: in bytes. `more`: the more-fragments flag. `payload`: what the fragment carries behind the IP header (IPv6:
-        behind the fragment header). Of bytes that came twice the first are taken; with `ipv6`, fragments that overlap
-        without being the same spoil their datagram.
+        behind the fragment header). Of bytes that came twice the first are taken; in IPv6 (`ipv6`, or, where that is None, a
+        colon in the key's first item), fragments that overlap without being the same spoil their datagram.
         """
+        if ipv6 is None:
+            ipv6 = ":" in str(key[0]) if key else False
         self.expire(time_ns)
         end = offset + len(payload)
         if end > _LONGEST or offset < 0:

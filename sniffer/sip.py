@@ -209,6 +209,9 @@ def _body(body: bytes, length: str, strict: bool, anomalies: list[str]) -> bytes
     elif announced < len(body):
         if body[announced:].strip(_PADDING):
             anomalies.append("sip-trailing-bytes")
+        if announced and body[announced - 1] != 10 and body[announced] not in b"\r\n":
+            # Within a line: a NAT wrote a longer address and left Content-Length as it was. Ends of lines are what it cut.
+            announced = body.find(b"\n", announced) + 1 or len(body)
         body = body[:announced]
     return body
 

@@ -33,13 +33,15 @@ class Verdict(Enum):
 
 
 class Frame(NamedTuple):
-    """What stands in a buffer."""
+    """What stands at the beginning of a buffer."""
 
     verdict: Verdict
     begin: int
     """Behind the empty lines (keep-alives) before it."""
     end: int
-    """Of a message: behind its last byte. MORE: up to where the end of the header fields was sought, or the message's end."""
+    """Of a message: behind its last byte. MORE: up to where the end of the header fields was sought."""
+    needed: int = 0
+    """MORE: the buffer's length with which the message is whole; 0: not known yet."""
     length_missing: bool = False
 
 
@@ -58,13 +60,13 @@ def find_start(buffer: bytearray, position: int) -> int:
     return -1
 
 
-def next_frame(buffer: bytearray, position: int, scanned: int, limit: int) -> Frame:
-    """The message that begins at `position` in `buffer`.
+def next_frame(buffer: bytearray, scanned: int, limit: int) -> Frame:
+    """The message at the beginning of `buffer`.
 
     `scanned`: up to where its end was sought in vain before. `limit`: bytes of the longest message that is taken.
     """
-    match = _PADDING.match(buffer, position)
-    begin = match.end() if match else position
+    match = _PADDING.match(buffer)
+    begin = match.end() if match else 0
     if begin == len(buffer):
         return Frame(Verdict.MORE, begin, begin)
     line_end = buffer.find(b"\n", begin, begin + LINE_LIMIT)
@@ -86,5 +88,5 @@ def next_frame(buffer: bytearray, position: int, scanned: int, limit: int) -> Fr
     if total - begin > limit:
         return Frame(Verdict.TOO_LONG, begin, end)
     if total > len(buffer):
-        return Frame(Verdict.MORE, begin, sought)
-    return Frame(Verdict.MESSAGE, begin, total, length is None)
+        return Frame(Verdict.MORE, begin, sought, total)
+    return Frame(Verdict.MESSAGE, begin, total, length_missing=length is None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from rokuon.sniffer.model import NameAddr
 
@@ -115,7 +116,7 @@ def split_list(value: str, limit: int = 64) -> list[str]:
     if "," not in value:
         return [value] if value else []
     if '"' not in value and "<" not in value:
-        return [part for part in map(str.strip, value.split(",", limit)) if part][:limit]
+        return [part for part in map(str.strip, value.split(",", limit)[:limit]) if part]
     parts, start = [], 0
     for match in _LIST_PARTS.finditer(value):
         if match[0] == ",":
@@ -166,7 +167,7 @@ def parameter(value: str, name: str) -> str:
         match = _NAME_ADDR.match(value)
         start = match.start(4) if match is not None else value.find(">") + 1
     edges = [match.start() for match in _PARAMETER_PARTS.finditer(value, start) if match[0] == ";"]
-    for edge, after in zip(edges, [*edges[1:], len(value)], strict=True):
+    for edge, after in pairwise([*edges, len(value)]):
         key, equals, found = value[edge + 1:after].partition("=")
         if key.strip().lower() == name and equals:
             found = found.strip()

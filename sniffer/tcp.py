@@ -7,12 +7,11 @@ message's is read from there. In a run of which that is not known, a line that b
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
 
 from rokuon.sniffer.packet import Endpoint
-from rokuon.sniffer.sip_framing import LINE_LIMIT, Verdict, find_start, next_frame
+from rokuon.sniffer.sip_framing import LINE_LIMIT, Frame, Verdict, find_start, next_frame
+from rokuon.sniffer.tcp_runs import MAX_PIECES, Half, Run, StreamKey
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "StreamMessage", "TcpReassembler"]
 
@@ -20,111 +19,6 @@ FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 StreamMessage = tuple[int, Endpoint, Endpoint, int, bytes]
 """Time (ns) of the segment that completed it, source, destination, encap, and the message's bytes."""
-
-_Key = tuple[Endpoint, Endpoint, int]
-_BEFORE_ALL = -(1 << 62)
-_MAX_PIECES = 64  # runs, and stretches read, that are kept apart in one direction of a connection
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """Consecutive bytes that are not yet read."""
-
-    start: int
-    """Sequence number of the first, unwrapped."""
-    data: bytearray
-    marks: list[tuple[int, int]]
-    """(end, time) of each segment's part."""
-    since_ns: int
-    """When its oldest byte came."""
-    synced: bool = False
-    """A message begins at its beginning."""
-    lost: bool = False
-    """What went before is given up."""
-    scanned: int = 0
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.data)
-
-    def time(self, end: int) -> int:
-        """When the last of the bytes from the beginning to `end` came."""
-        newest, before = self.marks[0][1], self.start
-        for mark_end, time_ns in self.marks:
-            if before >= end:
-                break
-            newest, before = max(newest, time_ns), mark_end
-        return newest
-
-    def cut(self, length: int) -> None:
-        """Drops the first `length` bytes."""
-        del self.data[:length]
-        self.start += length
-        self.scanned = 0
-        i = 0
-        while i < len(self.marks) and self.marks[i][0] <= self.start:
-            i += 1
-        del self.marks[:i]
-
-    def extend(self, data: bytes | bytearray, marks: list[tuple[int, int]]) -> None:
-        self.data += data
-        self.marks += marks
-        if len(self.marks) > 1024:  # hostile dust: times may become later by a neighbour's
-            self.marks = [(b[0], max(a[1], b[1])) for a, b in zip(self.marks[::2], self.marks[1::2], strict=False)] + (
-                self.marks[-1:] if len(self.marks) % 2 else [])
-
-    def split(self, length: int) -> _Run:
-        """Keeps the first `length` bytes; the others as a run of their own."""
-        border = self.start + length
-        marks = [mark for mark in self.marks if mark[0] > border]
-        rest = _Run(border, self.data[length:], marks, self.since_ns)
-        del self.data[length:]
-        before = [mark for mark in self.marks if mark[0] <= border]
-        if not before or before[-1][0] < border:
-            before.append((border, self.marks[len(before)][1]))
-        self.marks, self.scanned = before, max(0, length - LINE_LIMIT)
-        return rest
-
-
-@dataclass(slots=True, eq=False)
-class _Half:
-    """One direction of a connection."""
-
-    key: _Key
-    top: int
-    """Behind the highest sequence number seen, unwrapped."""
-    begun: int | None = None
-    """Sequence number of the first byte, if the SYN was seen."""
-    anchored: bool = False
-    """All below the first stretch in `done` is done too: nothing older is waited for."""
-    done: list[tuple[int, int]] = field(default_factory=list)
-    """Stretches read or given up, sorted, never touching."""
-    runs: list[_Run] = field(default_factory=list)
-    """Sorted, apart from `done` and from one another."""
-    size: int = 0
-    """Bytes in `runs`."""
-    fin: int | None = None
-
-    def finish(self, start: int, end: int) -> None:
-        """Marks a stretch as done."""
-        self.done.append((start, end))
-        self.done.sort()
-        merged = [self.done[0]]
-        for a, b in self.done[1:]:
-            if a <= merged[-1][1]:
-                merged[-1] = merged[-1][0], max(merged[-1][1], b)
-            else:
-                merged.append((a, b))
-        self.done = merged
-
-    def anchor(self, position: int) -> None:
-        """All below `position` is done."""
-        self.finish(_BEFORE_ALL, position)
-        self.anchored = True
-
-    def follows_done(self, position: int) -> bool:
-        return any(end == position for _, end in self.done)
-
 
 class TcpReassembler:
     """Segments in, SIP messages out. Nothing is raised; what is odd is counted in `anomalies`.
@@ -137,7 +31,7 @@ class TcpReassembler:
     def __init__(self, connection_limit: int = 8_192, size_limit: int = 256 * 1024, message_limit: int = 96 * 1024,
                  total_limit: int = 32 * 1024 * 1024, gap_ns: int = 5_000_000_000) -> None:
         self.anomalies: Counter[str] = Counter()
-        self._halves: OrderedDict[_Key, _Half] = OrderedDict()
+        self._halves: OrderedDict[StreamKey, Half] = OrderedDict()
         self._connection_limit = connection_limit
         self._size_limit = size_limit
         self._message_limit = min(message_limit, size_limit // 2)
@@ -181,7 +75,7 @@ class TcpReassembler:
         before = half.size
         if payload:
             half.top = max(half.top, start + len(payload))
-            for run in self._insert(half, start, payload, time_ns):
+            for run in half.insert(start, payload, time_ns):
                 if run in half.runs:
                     self._read(half, run)
             self._bound(half, time_ns)
@@ -214,10 +108,10 @@ class TcpReassembler:
         out, self._out = self._out, []
         return out
 
-    def _open(self, key: _Key, sequence: int) -> _Half:
+    def _open(self, key: StreamKey, sequence: int) -> Half:
         if key not in self._halves and len(self._halves) >= self._connection_limit:
             self._evict()
-        half = self._halves[key] = _Half(key, sequence + (1 << 32))
+        half = self._halves[key] = Half(key, sequence + (1 << 32))
         return half
 
     def _evict(self) -> None:
@@ -226,7 +120,7 @@ class TcpReassembler:
             self.anomalies["tcp-evicted"] += 1
         self._close(half)
 
-    def _close(self, half: _Half) -> None:
+    def _close(self, half: Half) -> None:
         """Forgets a direction, giving out what can be read of it."""
         self._total -= half.size
         while (behind := next((run for run in half.runs if not run.synced), None)) is not None:
@@ -236,7 +130,7 @@ class TcpReassembler:
         self._give_up(half, half.top)
         self._halves.pop(half.key, None)
 
-    def _syn(self, half: _Half, start: int, sequence: int) -> tuple[_Half, int]:
+    def _syn(self, half: Half, start: int, sequence: int) -> tuple[Half, int]:
         """The half a SYN belongs to, and its first byte's number: this one if the SYN came late or again, else a new one."""
         if half.begun == start:
             return half, start
@@ -255,53 +149,15 @@ class TcpReassembler:
             self._total += half.size - before
         return half, start
 
-    # -- bytes ---------------------------------------------------------------
-    @staticmethod
-    def _insert(half: _Half, start: int, payload: bytes, time_ns: int) -> list[_Run]:
-        """Keeps what is new in a segment; the runs that grew by it."""
-        position, end = start, start + len(payload)
-        pieces = []
-        for a, b in sorted([*half.done, *((run.start, run.end) for run in half.runs)]):
-            if b <= position:
-                continue
-            if a >= end:
-                break
-            if a > position:
-                pieces.append((position, a))
-            position = b
-        if position < end:
-            pieces.append((position, end))
-        grown: list[_Run] = []
-        for a, b in pieces:
-            data = payload[a - start:b - start]
-            half.size += b - a
-            i = bisect_left(half.runs, a, key=lambda run: run.start)
-            run = half.runs[i - 1] if i and half.runs[i - 1].end == a else None
-            behind = half.runs[i] if i < len(half.runs) and half.runs[i].start == b and not half.runs[i].synced else None
-            if run is not None:
-                run.extend(data, [(b, time_ns)])
-                if behind is not None:
-                    run.extend(behind.data, behind.marks)
-                    run.since_ns = min(run.since_ns, behind.since_ns)
-                    half.runs.remove(behind)
-            elif behind is not None:
-                run = behind
-                run.start, run.data, run.scanned = a, bytearray(data) + run.data, 0
-                run.marks.insert(0, (b, time_ns))
-            else:
-                run = _Run(a, bytearray(data), [(b, time_ns)], time_ns)
-                half.runs.insert(i, run)
-            run.synced = run.synced or half.follows_done(run.start)
-            if run not in grown:
-                grown.append(run)
-        return grown
-
     # -- messages ------------------------------------------------------------
-    def _read(self, half: _Half, run: _Run) -> None:
+    def _read(self, half: Half, run: Run) -> None:
         """Gives out the messages that are whole in `run`, and in those that follow on it."""
         while (synced := self._sync(half, run)) is not None:
             run = synced
-            frame = next_frame(run.data, 0, run.scanned, self._message_limit)
+            if len(run.data) < run.needed:
+                frame = Frame(Verdict.MORE, 0, run.scanned, run.needed)
+            else:
+                frame = next_frame(run.data, run.scanned, self._message_limit)
             following = next((other for other in half.runs if other.start == run.end), None)
             if frame.verdict is Verdict.MESSAGE:
                 if frame.length_missing:
@@ -309,10 +165,9 @@ class TcpReassembler:
                 self._out.append((run.time(run.start + frame.end), *half.key, bytes(run.data[frame.begin:frame.end])))
                 self._drop(half, run, frame.end)
             elif frame.verdict is Verdict.MORE:
-                run.scanned = frame.end - frame.begin
-                scanned, end = run.scanned, run.end
+                end = run.end
                 self._drop(half, run, frame.begin)
-                run.scanned = scanned
+                run.scanned, run.needed = frame.end - frame.begin, max(0, frame.needed - frame.begin)
                 if following is not None and run.data:  # a line in the message's body was taken for a beginning
                     half.runs.remove(following)
                     run.extend(following.data, following.marks)
@@ -332,7 +187,7 @@ class TcpReassembler:
                 run = following
 
     @staticmethod
-    def _sync(half: _Half, run: _Run) -> _Run | None:
+    def _sync(half: Half, run: Run) -> Run | None:
         """The run at, or split off, where in `run` a message begins; None: not known, or what goes before it may yet come."""
         if run.synced:
             return run
@@ -355,7 +210,7 @@ class TcpReassembler:
         return run
 
     @staticmethod
-    def _drop(half: _Half, run: _Run, length: int) -> None:
+    def _drop(half: Half, run: Run, length: int) -> None:
         """Marks the first bytes of a run as done."""
         if length:
             half.finish(run.start, run.start + length)
@@ -364,7 +219,7 @@ class TcpReassembler:
             if not run.data:
                 half.runs.remove(run)
 
-    def _give_up_run(self, half: _Half, run: _Run) -> None:
+    def _give_up_run(self, half: Half, run: Run) -> None:
         """Ends a run: a message of which all header fields came is given out with the body there is."""
         if run.synced:
             self.anomalies["tcp-incomplete-message"] += 1
@@ -372,13 +227,13 @@ class TcpReassembler:
                 self._out.append((run.time(run.end), *half.key, bytes(run.data)))
         self._drop(half, run, len(run.data))
 
-    def _give_up(self, half: _Half, below: int) -> None:
+    def _give_up(self, half: Half, below: int) -> None:
         """Waits no longer for what is missing below a sequence number."""
         for run in [run for run in half.runs if run.start < below]:
             self._give_up_run(half, run)
         half.anchor(below)
 
-    def _skip(self, half: _Half, run: _Run) -> None:
+    def _skip(self, half: Half, run: Run) -> None:
         """Goes on with `run` without what is missing before it."""
         mid_stream = half.runs[0] is run and not half.done
         self.anomalies["tcp-mid-stream" if mid_stream else "tcp-gap"] += 1
@@ -389,16 +244,16 @@ class TcpReassembler:
                                                     or any(a == run.end for a, _ in half.done)):
             self._give_up(half, run.end)
 
-    def _bound(self, half: _Half, time_ns: int) -> None:
+    def _bound(self, half: Half, time_ns: int) -> None:
         """Skips gaps that are too old or keep too much waiting."""
         while half.runs:
             waiting = next((run for run in half.runs if not run.synced and not run.lost), None)
-            over = half.size > self._size_limit or len(half.runs) > _MAX_PIECES
+            over = half.size > self._size_limit or len(half.runs) > MAX_PIECES
             if waiting is not None and (over or time_ns - waiting.since_ns >= self._gap_ns):
                 self._skip(half, waiting)
             elif over:
                 self._give_up(half, half.runs[0].end)
             else:
                 break
-        if len(half.done) > _MAX_PIECES:
+        if len(half.done) > MAX_PIECES:
             self._give_up(half, half.done[1][1])
