@@ -93,11 +93,12 @@ def guarded(value: object) -> str:
     return text
 
 
-def csv_text(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """RFC 4180, with a line that names the columns."""
+def csv_text(columns: Iterable[str] | None, rows: Iterable[Iterable[object]]) -> str:
+    """RFC 4180; a line that names the columns first, unless they are None."""
     file = io.StringIO()
     writer = csv.writer(file)
-    writer.writerow(columns)
+    if columns is not None:
+        writer.writerow(columns)
     writer.writerows(map(guarded, row) for row in rows)
     return file.getvalue()
 

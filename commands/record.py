@@ -29,9 +29,8 @@ def record(context: Context, /, read: tuple[str, ...], more: tuple[str, ...], jo
     """Record the calls in captures. The same capture again adds nothing."""
     if not read:
         raise click.UsageError("which capture? -r FILE", click.get_current_context())
-    from rokuon.store.recorder import record_files
-
     from rokuon.sniffer.pcap_file import CaptureError
+    from rokuon.store.recorder import record_files
     from rokuon.store.tally import add
 
     settings, layout = context.settings, context.layout
@@ -75,8 +74,6 @@ def progress_bar() -> Iterator[Callable[[Any], None] | None]:
         def show(state: Any) -> None:
             elapsed = bar.tasks[0].elapsed or 0
             rate = f"{state.packets / elapsed:,.0f} packets/s" if elapsed > 0.2 else ""
-            total = getattr(state, "bytes_total", None) or None
-            done, calls = getattr(state, "bytes_read", 0), f"{state.calls_found:,} calls"
-            bar.update(task, completed=done, total=total, rate=rate, calls=calls)
+            bar.update(task, completed=state.bytes_read, total=state.bytes_total, rate=rate, calls=f"{state.calls_found:,} calls")
 
         yield show

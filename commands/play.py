@@ -1,0 +1,55 @@
+"""`rokuon play`: through the sound card, or how to get the file."""
+
+# ruff: noqa: PLC0415 -- a command imports what it needs when it is called: start-up is felt
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+
+from rokuon.commands.common import Context, complain, example
+
+__all__ = ["play"]
+
+PLAYERS = (["pw-play"], ["paplay"], ["ffplay", "-nodisp", "-autoexit", "-loglevel", "error"], ["play", "-q"], ["aplay", "-q"])
+
+
+@click.command(epilog=example("rokuon play last"))
+@click.argument("call", metavar="CALL")
+@click.pass_obj
+def play(context: Context, /, call: str) -> int:
+    """Play a call through the sound card; where there is none, say how to get the file."""
+    from rokuon.store.export import audio_files
+
+    from rokuon.store.errors import DataError
+    from rokuon.store.query import resolve
+
+    call_id = resolve(context.layout, call)
+    paths = audio_files(context.layout, call_id)
+    if missing := [path for path in paths if not path.is_file()]:
+        raise DataError(f"{missing[0]} is missing")
+    player = next((command for command in PLAYERS if shutil.which(command[0])), None)
+    if player is None or not has_sound():
+        why = "no sound card here" if player else "no player here (aplay, paplay, ffplay, play)"
+        click.echo(f"{why}; the call is in {' '.join(map(str, paths))}, or: rokuon{context.options} export {call_id} -o call.wav")
+        return 0
+    for path in paths:
+        done = subprocess.run([*player, str(path)], check=False)
+        if done.returncode:
+            complain(f"{player[0]} failed with status {done.returncode}; the file is {path}")
+            return 1
+    return 0
+
+
+def has_sound() -> bool:
+    """Whether there is a sound card or a sound server."""
+    if os.environ.get("PULSE_SERVER"):
+        return True
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and any((Path(runtime) / name).exists() for name in ("pulse/native", "pipewire-0")):
+        return True
+    return any(Path("/dev/snd").glob("pcm*p"))
