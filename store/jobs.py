@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from rokuon.store.finalize import StreamPlan
 
 from rokuon.decoders.api import PayloadFormat
 from rokuon.sniffer.binding import Span
@@ -15,6 +14,7 @@ from rokuon.sniffer.model import Call, Hop, Side
 from rokuon.sniffer.sdp import STATIC
 from rokuon.store.call_facts import call_facts, call_id
 from rokuon.store.correlate import Ended, Piece
+from rokuon.store.finalize import StreamPlan
 from rokuon.store.runs import STREAM
 from rokuon.store.signalling import Encapsulations, Frame
 from rokuon.store.spool import Slice, Spool

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from rokuon.store.finalize import StreamPlan
 
 from rokuon.decoders.rtp import RtpRecords
+from rokuon.store.finalize import StreamPlan
 
 __all__ = ["audible", "voice_like"]
 

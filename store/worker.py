@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rokuon.store.finalize import CallFinalizer, CallPlan
 
 from rokuon.decoders.rtp import RtpRecords
+from rokuon.store.finalize import CallFinalizer, CallPlan, FinalizeSettings, StreamPlan
 from rokuon.store.jobs import Job, StreamJob
 from rokuon.store.layout import Layout
 from rokuon.store.packets import write_packets
@@ -40,7 +40,8 @@ class Worker:
 
     def __init__(self, root: Path, settings: Settings, sync: bool = True) -> None:
         self._layout = Layout(root)
-        self._settings = settings
+        self._keep_packets = settings.record.keep_packets
+        self._choices = FinalizeSettings(show_digits=not settings.record.mask_digits)
         self._sync = sync
         self._files: OrderedDict[str, int] = OrderedDict()
         self._open: dict[int, CallFinalizer] = {}
@@ -55,17 +56,16 @@ class Worker:
         finalizer = self._open.get(job.number)
         if finalizer is None:
             stem = self._layout.relative(self._layout.sidecar(job.id)).removesuffix(".json")
-            finalizer = CallFinalizer(self._layout.root, CallPlan(job.facts, stem, []), self._settings)
+            finalizer = CallFinalizer(self._layout.root, CallPlan(job.facts, stem, []), self._choices)
         for stream, hears in zip(streams, audible([s.plan for s in streams], [p.rtp for p in loaded]), strict=True):
             stream.plan.voice = hears
-        finalizer.add([(stream.plan, packets.rtp) for stream, packets in zip(streams, loaded, strict=True)], job.until_ns)
-        keep = self._settings.record.keep_packets
+        finalizer.add(_in_places(finalizer.plan.streams, streams, loaded), job.until_ns)
         if job.until_ns is not None:
             self._open[job.number] = finalizer
             return None
         self._open.pop(job.number, None)
         sidecar = finalizer.finish(job.facts, sync=self._sync)
-        if streams and (keep or sidecar["audio"] is None):
+        if streams and (self._keep_packets or sidecar["audio"] is None):
             kept = [(stream.template, packets) for stream, packets in zip(streams, loaded, strict=True)]
             write_packets(self._layout.packets(job.id), job.frames, kept, self._sync)
         return sidecar
@@ -75,8 +75,8 @@ class Worker:
         size = sum(piece.payload for piece in stream.slices)
         records = np.empty(count, RECORD)
         data = np.empty(size + _SLACK, np.uint8)
-        row_bytes = memoryview(records).cast("B") if count else memoryview(b"")
-        payload_bytes = memoryview(data)
+        row_bytes = records.view(np.uint8).data
+        payload_bytes = data.data
         shift = np.empty(count, np.int64)
         at = row = 0
         width = RECORD.itemsize
@@ -113,6 +113,21 @@ class Worker:
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
+
+
+def _in_places(known: list[StreamPlan], streams: list[StreamJob], loaded: list[Loaded]) -> list[RtpRecords | None]:
+    """The packets by stream, in the order in which the finaliser knows the call's streams; new ones are added to it."""
+    places = {(plan.src, plan.dst, tuple(plan.vlan), plan.ssrc): i for i, plan in enumerate(known)}
+    records: list[RtpRecords | None] = [None] * len(known)
+    for stream, packets in zip(streams, loaded, strict=True):
+        plan = stream.plan
+        at = places.get((plan.src, plan.dst, tuple(plan.vlan), plan.ssrc))
+        if at is None:
+            known.append(plan)
+            records.append(packets.rtp)
+        else:
+            records[at] = packets.rtp
+    return records
 
 
 def _within(time_ns: NDArray[np.int64], spans: list[tuple[int, int]]) -> NDArray[np.intp] | None:
