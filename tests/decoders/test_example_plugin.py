@@ -99,3 +99,13 @@ def test_hostile_payloads_are_silence(oracle, dvi4):
     assert dvi4.errors == 3
     assert counts.tolist() == [160, 160, 160, 2]
     assert samples[-1] == 32767
+
+
+def test_the_codec_in_the_documentation_works(install, oracle):
+    text = (Path(__file__).parents[2] / "docs" / "codecs.md").read_text()
+    source = text.partition("```python\n")[2].partition("```")[0]
+    point = text.partition('[project.entry-points."rokuon.decoders"]\n')[2].splitlines()[0]
+    name, _, value = point.replace('"', "").partition(" = ")
+    install("rokuon-codec-l8", {name: value}, value.partition(":")[0], source)
+    samples = oracle.run(registry.open_decoder(PayloadFormat("l8", 8000)), [b"\x00\x80", b"\xff"])
+    assert samples.tolist() == [-32768, 0, 32512]
