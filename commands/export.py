@@ -16,7 +16,8 @@ from rokuon.commands.filters import chosen_by, filter_options
 __all__ = ["export"]
 
 
-@click.command(epilog=example("rokuon export last -o call.wav", "rokuon export --since today --name 田中 -o folder/ --format flac",
+@click.command(epilog=example("rokuon export last -o call.wav",
+                              "rokuon export --since today --name 田中 -o folder/ --format flac",
                               "rokuon export k7q2 --layout mono -o - | ffplay -"))
 @click.argument("calls", metavar="[CALL]…", nargs=-1)
 @filter_options
@@ -26,7 +27,8 @@ __all__ = ["export"]
               help="Caller left and callee right, both in one channel, or a file each.  [stereo]")
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 @click.pass_obj
-def export(context: Context, /, calls: tuple[str, ...], output: str, format_: Any, channels: Any, force: bool, **options: Any) -> int:
+def export(context: Context, /, calls: tuple[str, ...], output: str, format_: Any, channels: Any, force: bool,
+           **options: Any) -> int:
     """Write calls as audio files, or their packets where they are kept.
 
     Which calls: CALL is the beginning of an id or of its last part, or `last`; or the options that `rokuon calls` has.
@@ -37,7 +39,8 @@ def export(context: Context, /, calls: tuple[str, ...], output: str, format_: An
     which = chosen_by(options)
     if bool(calls) == which.chosen:
         wrong("name calls, or say which with options" if not calls else "name calls or say which with options, not both")
-    ids = list(dict.fromkeys(resolve(context.layout, call) for call in calls)) if calls else find(context.layout, which, context.region)
+    ids = find(context.layout, which, context.region) if which.chosen else [resolve(context.layout, call) for call in calls]
+    ids = list(dict.fromkeys(ids))
     if not ids:
         complain("no such calls")
         return 0

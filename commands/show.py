@@ -117,7 +117,7 @@ def tables(call: dict[str, Any]) -> Iterator[tuple[str, Sequence[Column], list[l
         yield "Legs", LEG, [leg_row(leg) for leg in legs], 0
     yield "Streams", STREAM, [stream_row(stream) for stream in call.get("streams") or []], 0
     events = call.get("events") or []
-    yield "Events", EVENT, [[clock(e), e.get("type"), e.get("side"), detail(e)] for e in events[:MOST_EVENTS]], len(events) - MOST_EVENTS
+    yield "Events", EVENT, [event_row(event) for event in events[:MOST_EVENTS]], len(events) - MOST_EVENTS
     messages = call.get("messages") or []
     yield "Messages", MESSAGE, [message_row(m) for m in messages[:MOST_MESSAGES]], len(messages) - MOST_MESSAGES
 
@@ -132,8 +132,8 @@ MESSAGE = [Column("TIME"), Column("FROM", keep=4), Column("TO", keep=3), Column(
 
 
 def leg_row(leg: dict[str, Any]) -> list[object]:
-    return [number(leg.get("caller")), number(leg.get("callee")), local(leg.get("start")), leg.get("sip_status"), leg.get("linked_by"),
-            str(leg.get("call_id"))[:100]]
+    return [number(leg.get("caller")), number(leg.get("callee")), local(leg.get("start")), leg.get("sip_status"),
+            leg.get("linked_by"), str(leg.get("call_id"))[:100]]
 
 
 def stream_row(stream: dict[str, Any]) -> list[object]:
@@ -143,7 +143,12 @@ def stream_row(stream: dict[str, Any]) -> list[object]:
 
 
 def message_row(message: dict[str, Any]) -> list[object]:
-    return [clock(message), message.get("src"), message.get("dst"), str(message.get("first_line"))[:200], str(message.get("cseq"))[:40]]
+    return [clock(message), message.get("src"), message.get("dst"), str(message.get("first_line"))[:200],
+            str(message.get("cseq"))[:40]]
+
+
+def event_row(event: dict[str, Any]) -> list[object]:
+    return [clock(event), event.get("type"), event.get("side"), detail(event)]
 
 
 def clock(entry: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """Calls as files for somebody else: audio in other formats and layouts, or the packets."""
 
+# ruff: noqa: PLC0415 -- soundfile loads a library, which a copy of a file does not need
+
 from __future__ import annotations
 
 import os
@@ -9,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +133,7 @@ class Piece:
 
 def tracks(files: Sequence[tuple[Path, int]]) -> list[list[Piece]]:
     """Files that go on with each other put together: parts of one talk path, in order."""
-    import soundfile  # noqa: PLC0415 -- loads a library
+    import soundfile  # type: ignore[import-untyped]
 
     found: list[list[Piece]] = []
     for path, start_ns in files:
@@ -153,7 +155,7 @@ def tracks(files: Sequence[tuple[Path, int]]) -> list[list[Piece]]:
 
 def blocks(track: Sequence[Piece]) -> Iterator[NDArray[np.int16]]:
     """Samples of a track, shape (frames, channels); what is missing between two parts is silence."""
-    import soundfile  # noqa: PLC0415
+    import soundfile
 
     end_ns = track[0].start_ns
     for piece in track:
@@ -168,13 +170,14 @@ def blocks(track: Sequence[Piece]) -> Iterator[NDArray[np.int16]]:
 
 def mixed(block: NDArray[np.int16]) -> NDArray[np.int16]:
     """Both sides in one channel: added, held within 16 bits. People mostly speak in turn, so halving would only be quiet."""
-    return np.clip(block.sum(axis=1, dtype=np.int32), -32768, 32767).astype(np.int16)
+    both: NDArray[np.int16] = np.clip(block.sum(axis=1, dtype=np.int32), -32768, 32767).astype(np.int16)
+    return both
 
 
 # -- writing -----------------------------------------------------------------
 def converted(track: Sequence[Piece], target: Path, request: Request, channel: int | None) -> Path:
     """A track in another format; `channel`: only this one of it."""
-    import soundfile  # noqa: PLC0415
+    import soundfile
 
     single = channel is not None or request.channels == "mono"
     with whole(target, request.force) as part:
@@ -190,7 +193,7 @@ def opened(path: Path, track: Sequence[Piece], request: Request, channels: int) 
     """The file to write samples to. libsndfile gets its path: its callbacks on Python's file objects need memory that is
     writable and executable, which the service is denied.
     """
-    import soundfile  # noqa: PLC0415
+    import soundfile
 
     rate, subtype, container = track[0].rate, "PCM_16", request.format.upper()
     if request.format == "opus":
@@ -218,7 +221,7 @@ def copied(source: Path, target: Path, force: bool) -> Path:
 @contextmanager
 def whole(target: Path, force: bool) -> Iterator[Path]:
     """A temporary file that takes the target's name when the block ends well."""
-    import soundfile  # noqa: PLC0415
+    import soundfile
 
     if not force and target.exists():
         raise ExistsError(f"{target} is there already; --force writes over it")
