@@ -21,9 +21,6 @@ from rokuon.store.layout import FILE_MODE, Layout, refused
 from rokuon.store.result_file import appear
 from rokuon.store.sidecar import Sidecar, nanoseconds, read
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["FORMATS", "LAYOUTS", "NoAudioError", "Request", "audio_files", "export_call", "format_of", "to_stream"]
 
 Format = Literal["wav", "flac", "opus", "pcap"]
