@@ -33,8 +33,8 @@ STATIC: Mapping[int, PayloadFormat] = MappingProxyType({
 """Payload types that need no rtpmap: RFC 3551, tables 4 (audio) and 5 (video). G722's clock is 8,000 Hz by decree."""
 
 _DIRECTIONS = frozenset(("sendrecv", "sendonly", "recvonly", "inactive"))
-_RTPMAP = re.compile(r"(\d{1,3})[ \t]+([!#-.0-9A-Z^-~]{1,64})/(\d{1,9})(?:/(\d{1,3}))?")
-_FMTP = re.compile(r"(\d{1,3})[ \t]+(.+)")
+_RTPMAP = re.compile(r"([0-9]{1,3})[ \t]+([!#-.0-9A-Z^-~]{1,64})/([0-9]{1,9})(?![0-9])(?:/([0-9]{1,3}))?")
+_FMTP = re.compile(r"([0-9]{1,3})[ \t]+(.+)")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

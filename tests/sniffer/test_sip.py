@@ -49,16 +49,18 @@ class TestParse:
 
     def test_every_compact_form(self) -> None:
         # IANA, Session Initiation Protocol parameters: header fields with a compact form
-        registered = {"a": "Accept-Contact", "b": "Referred-By", "c": "Content-Type", "d": "Request-Disposition", "e": "Content-Encoding",
+        registered = {"a": "Accept-Contact", "b": "Referred-By", "c": "Content-Type", "d": "Request-Disposition",
+                      "e": "Content-Encoding",
                       "f": "From", "i": "Call-ID", "j": "Reject-Contact", "k": "Supported", "l": "Content-Length", "m": "Contact",
-                      "n": "Identity-Info", "o": "Event", "r": "Refer-To", "s": "Subject", "t": "To", "u": "Allow-Events", "v": "Via",
+                      "n": "Identity-Info", "o": "Event", "r": "Refer-To", "s": "Subject", "t": "To", "u": "Allow-Events",
+                      "v": "Via",
                       "x": "Session-Expires", "y": "Identity"}
         for short, full in registered.items():
             assert canonical_name(short) == canonical_name(short.upper() + " ") == canonical_name(full) == full.lower()
 
     def test_white_space_case_and_folding(self) -> None:
-        m = sip.parse(b"\r\n\r\nINVITE sip:2@h SIP/2.0\r\nCALL-id \t:\r\n  c@h\r\nf:sip:1@h\r\n ;tag\r\n\t=\r\n  t1\r\nto:sip:2@h\r\n"
-                      b"cSEQ: 0009\r\n INVITE\r\nv : SIP/2.0/UDP h ; branch =\r\n z9\r\nSubject: a\r\n  b\r\n\r\n")
+        m = sip.parse(b"\r\n\r\nINVITE sip:2@h SIP/2.0\r\nCALL-id \t:\r\n  c@h\r\nf:sip:1@h\r\n ;tag\r\n\t=\r\n  t1\r\n"
+                      b"to:sip:2@h\r\ncSEQ: 0009\r\n INVITE\r\nv : SIP/2.0/UDP h ; branch =\r\n z9\r\nSubject: a\r\n  b\r\n\r\n")
         assert (m.call_id, m.from_, m.cseq, m.method, m.branch) == ("c@h", NameAddr("", "sip:1@h", "t1"), 9, "INVITE", "z9")
         assert m.headers["subject"] == ("a b",)
 
@@ -70,7 +72,8 @@ class TestParse:
 
     def test_lists_are_parted_but_never_within_quotes_or_brackets(self) -> None:
         m = sip.parse(message('Contact: "a, \\", b" <sip:x@h;p=1,2>;q=0.5 , <sip:y@[2001:db8::1]>\nContact: <sip:z@h>\n'
-                              "Via: SIP/2.0/TCP h2, SIP/2.0/TCP h3\nAllow: INVITE,ACK ,, BYE\nDate: Fri, 01 Jan 2010 16:00:00 GMT\n"
+                              "Via: SIP/2.0/TCP h2, SIP/2.0/TCP h3\nAllow: INVITE,ACK ,, BYE\n"
+                              "Date: Fri, 01 Jan 2010 16:00:00 GMT\n"
                               'P-Asserted-Identity: "A, B" <sip:1@h>, <tel:+81312345678>\n'))
         assert m.headers["contact"] == ('"a, \\", b" <sip:x@h;p=1,2>;q=0.5', "<sip:y@[2001:db8::1]>", "<sip:z@h>")
         assert m.headers["via"] == ("SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKx", "SIP/2.0/TCP h2", "SIP/2.0/TCP h3")
@@ -122,7 +125,8 @@ class TestParse:
         assert sum(map(len, m.headers.values())) <= 512
 
     def test_terminal_escapes_and_direction_marks_never_pass(self) -> None:
-        data = "\r\n".join(["INVITE sip:a\x1b]0;x\x07@h SIP/2.0", 'From: "\x1b[31m\x9b\u202eevil\x00\x7f\u2028" <sip:\x08@h>;tag=\x01',
+        data = "\r\n".join(["INVITE sip:a\x1b]0;x\x07@h SIP/2.0",
+                           'From: "\x1b[31m\x9b\u202eevil\x00\x7f\u2028" <sip:\x08@h>;tag=\x01',
                             "To: <sip:b@h>", "Call-ID: \x1bc", "CSeq: 1 INVITE", "X-Y: tab\there", "", ""])
         for encoding in ("utf-8", "latin-1"):
             m = sip.parse(data.encode(encoding, "replace"))
@@ -161,7 +165,8 @@ class TestBody:
 
     def test_multipart(self) -> None:
         inner = f"--in\r\nContent-Type: application/sdp\r\n\r\n{SDP}\r\n--in--\r\n"
-        body = (f"preamble\r\n--b 1\r\nContent-Type: text/plain\r\n\r\nv=0\r\nm=audio 1 RTP/AVP 0\r\n--b 1 \r\n\r\nno header\r\n--b 1\r\n"
+        body = ("preamble\r\n--b 1\r\nContent-Type: text/plain\r\n\r\nv=0\r\nm=audio 1 RTP/AVP 0\r\n"
+                "--b 1 \r\n\r\nno header\r\n--b 1\r\n"
                 f'content-TYPE:\r\n multipart/alternative; boundary=in\r\n\r\n{inner}\r\n--b 1--\r\nepilogue')
         assert self.port(message('Content-Type: multipart/mixed;x=y; boundary="b 1"\n', body)) == 4000
         assert self.port(message("Content-Type: multipart/mixed\n", body)) is None
@@ -209,7 +214,8 @@ class TestNameAddr:
         assert len(split_list("a," * 2048)) <= 64
         assert len(split_list("<a>," * 1024)) <= 64
 
-    @pytest.mark.parametrize("name", ["田中", "鈴木 一郎", "佐藤", "ソニー", "株式会社テスト", "営業部", "ｽｽﾞｷ ｲﾁﾛｳ", "ﾀﾅｶ", "高橋 花子", "A 表示 1", "東京支店100"])
+    @pytest.mark.parametrize("name", ["田中", "鈴木 一郎", "佐藤", "ソニー", "株式会社テスト", "営業部", "ｽｽﾞｷ ｲﾁﾛｳ",
+                                      "ﾀﾅｶ", "高橋 花子", "A 表示 1", "東京支店100"])
     def test_japanese_names(self, name: str) -> None:
         assert decode(name.encode()) == name
         assert decode(name.encode("cp932")) == name
@@ -233,102 +239,107 @@ class TestNameAddr:
 
 
 class TestLooksLikeSip:
-    @pytest.mark.parametrize("data", [b"INVITE sip:a@h SIP/2.0\r\n", b"SIP/2.0 200 OK\r\n", b"\r\n\r\nBYE sip:a@h SIP/2.0\r\n", b"SIP/2.0 100 ",
+    @pytest.mark.parametrize("data", [b"INVITE sip:a@h SIP/2.0\r\n", b"SIP/2.0 200 OK\r\n", b"\r\n\r\nBYE sip:a@h SIP/2.0\r\n",
+                                      b"SIP/2.0 100 ",
                                       b"OPTIONS sip:a@h", b"FOO sip:a@h SIP/2.0\r\n", b"PUBLISH tel:1 SIP/2.0\n"])
     def test_sip(self, data: bytes) -> None:
         assert sip.looks_like_sip(data)
 
     @pytest.mark.parametrize("data", [b"", b"\r\n\r\n", b"\0\0\0\0", b"INVITE", b"GET / HTTP/1.1\r\n", b"OPTIONS / HTTP/1.1\r\n",
-                                      b"OPTIONS rtsp://h/x RTSP/1.0\r\n", b"SIP/2.0/UDP x", b"INVITEE sip:a@h", b"\x80\0\0\1SIP/2.0 200",
+                                      b"OPTIONS rtsp://h/x RTSP/1.0\r\n", b"SIP/2.0/UDP x", b"INVITEE sip:a@h",
+                                      b"\x80\0\0\1SIP/2.0 200",
                                       b"SIP/2.0 999 x", b"M-SEARCH * HTTP/1.1\r\n", b"Subject: INVITE sip:a"])
     def test_other(self, data: bytes) -> None:
         assert not sip.looks_like_sip(data)
 
 
-# File, method or status, CSeq, Call-ID's beginning, From's and To's URI, payload types of its SDP: from the messages' text and
-# RFC 4475's word on them. A name alone: the error. What RFC 4475 calls invalid is read as far as it goes.
-TORTURE = [
-    ("rfc4475/wsinv.dat", "INVITE", 9, "wsinv.", "sip:jdrosen@example.com", "sip:vivekg@chair-dnrc.example.com", [[0, 12], [31]]),
-    ("rfc4475/esc02.dat", "RE%47IST%45R", 29344, "esc02.", "sip:resource@example.com", "sip:resource@example.com", None),
-    ("rfc4475/escnull.dat", "REGISTER", 14398234, "escnull.", "sip:null-%00-null@example.com", "sip:null-%00-null@example.com", None),
-    ("rfc4475/longreq.dat", "INVITE", 3882340, "longreq.", None, None, [[0, 12], [31]]),
-    ("rfc4475/dblreq.dat", "REGISTER", 8, "dblreq.0ha0isndaksdj99", "sip:j.user@example.com", "sip:j.user@example.com", None),
-    ("rfc4475/semiuri.dat", "OPTIONS", 8, "semiuri.", "sip:caller@example.org", "sip:j_user@example.com", None),
-    ("rfc4475/transports.dat", "OPTIONS", 60, "transports.", "sip:caller@example.com", "sip:user@example.com", None),
-    ("rfc4475/mpart01.dat", "MESSAGE", 1, "3d9485ad0c49859b@", "sip:fluffy@example.com", "sip:kumiko@example.org", None),
-    ("rfc4475/unreason.dat", 200, 35, "unreason.", "sip:user@example.com", "sip:user@example.edu", [[0, 12], [31]]),
-    ("rfc4475/noreason.dat", 100, 35, "noreason.", "sip:user@example.com", "sip:user@example.edu", None),
-    ("rfc4475/clerr.dat", "INVITE", 8, "clerr.", "sip:caller@example.net", "sip:j.user@example.com", [[0, 12], [31]]),
-    ("rfc4475/scalarlg.dat", 503, 0, "scalarlg.", "sip:other@example.net", "sip:user@example.com", None),
-    ("rfc4475/quotbal.dat", "INVITE", 8, "quotbal.", "sip:caller@example.net", "sip:j.user@example.com", [[0, 12], [31]]),
-    ("rfc4475/ltgtruri.dat", "INVITE", 1, "ltgtruri.", "sip:caller@example.net", "sip:user@example.com", [[0, 12], [31]]),
-    ("rfc4475/trws.dat", "OPTIONS", 238923, "trws.", "sip:local-resource@example.com", "sip:remote-target@example.com", None),
-    ("rfc4475/baddate.dat", "INVITE", 1392934, "baddate.", "sip:caller@example.net", "sip:user@example.com", [[0, 12], [31]]),
-    ("rfc4475/regbadct.dat", "REGISTER", 1, "regbadct.", "sip:user@example.com", "sip:user@example.com", None),
-    ("rfc4475/baddn.dat", "OPTIONS", 3923239, "baddn.", "sip:a.g.bell@example.com", "sip:t.watson@example.org", None),
-    ("rfc4475/badvers.dat", "sip-version"),
-    ("rfc4475/mismatch01.dat", "OPTIONS", 8, "mismatch01.", "sip:caller@example.net", "sip:j.user@example.com", None),
-    ("rfc4475/bigcode.dat", "sip-status"),
-    ("rfc4475/badbranch.dat", "OPTIONS", 8, "badbranch.", "sip:caller@example.org", "sip:user@example.com", None),
-    ("rfc4475/insuf.dat", "sip-no-call-id"),
-    ("rfc4475/novelsc.dat", "OPTIONS", 3923423, "novelsc.", "sip:caller@example.net", "sip:user@example.com", None),
-    ("rfc4475/unksm2.dat", "REGISTER", 234902, "unksm2.", "http://www.example.com", "isbn:2983792873", None),
-    ("rfc4475/invut.dat", "INVITE", 235448, "invut.", "sip:caller@example.net", "sip:j.user@example.com", None),
-    ("rfc4475/regaut01.dat", "REGISTER", 9338, "regaut01.", "sip:j.user@example.com", "sip:j.user@example.com", None),
-    ("rfc4475/multi01.dat", "INVITE", 5, "multi01.98asdh@192.0.2.1", "sip:caller@example.com", "sip:user@example.com", [[0, 12], [31]]),
-    ("rfc4475/mcl01.dat", "OPTIONS", 15932, "mcl01.", "sip:other@example.net", "sip:user@example.com", None),
-    ("rfc4475/zeromf.dat", "OPTIONS", 39234321, "zeromf.", "sip:caller@example.net", "sip:user@example.com", None),
-    ("rfc4475/cparam02.dat", "REGISTER", 3, "cparam02.", "sip:watson@example.com", "sip:watson@example.com", None),
-    ("rfc4475/regescrt.dat", "REGISTER", 14398234, "regescrt.", "sip:user@example.com", "sip:user@example.com", None),
-    ("rfc4475/sdp01.dat", "INVITE", 8, "sdp01.", "sip:caller@example.net", "sip:j_user@example.com", [[0, 12], [31]]),
-    ("rfc4475/inv2543.dat", "INVITE", 56, "inv2543.", "sip:+13035551111@ift.client.example.net;user=phone", "sip:+16505552222@ss1.example.net", [[0]]),
-    ("rfc4475/test.dat", "sip-start-line"),  # no version: RFC 2543's predecessor
-    ("rfc5118/ipv6-bad", "REGISTER", 98176, "SSG9559905523997077@", "sip:user@example.com", "sip:user@example.com", None),
-    ("rfc5118/port-ambiguous", "REGISTER", 98176, "SSG9559905523997077@", "sip:user@example.com", "sip:user@example.com", None),
-    ("rfc5118/via-received-param-with-delim", "BYE", 321, "SSG9559905523997077@", "sip:user@example.com", "sip:user@example.com", None),
-    ("rfc5118/via-received-param-no-delim", "OPTIONS", 921, "SSG95523997077@", "sip:user@example.com", "sip:user@example.com", None),
-    ("rfc5118/ipv6-in-sdp", "INVITE", 8612, "SSG9559905523997077@", "sip:user@example.com", "sip:user@[2001:db8::10]", [[2], [107]]),
-    ("rfc5118/mult-ip-in-header", "BYE", 89187, "997077@lau_4100", "sip:user@example.com", "sip:user@example.net", None),
-    ("rfc5118/mult-ip-in-sdp", "INVITE", 8912, "SSG9559905523997077@", "sip:user@example.com", "sip:user@[2001:db8::10]", [[0], [107]]),
-    ("rfc5118/ipv6-bug-abnf-3-colons", "OPTIONS", 689, "G9559905523997077@", "sip:user@example.com", "sip:user@[2001:db8:::192.0.2.1]", None),
-    ("rfc5118/ipv6-correct-abnf-2-colons", "OPTIONS", 689, "G9559905523997077@", "sip:user@example.com", "sip:user@[2001:db8::192.0.2.1]", None),
-]
+# File, method or status, CSeq, beginning of Call-ID, URI of From and of To (without "sip:"; *: not looked at), payload types by
+# section of its SDP: from the messages' text and RFC 4475's word on them. What that calls invalid is read as far as it goes,
+# where not refused (!).
+TORTURE = [line.split() for line in """\
+rfc4475/wsinv.dat INVITE 9 wsinv. jdrosen@example.com vivekg@chair-dnrc.example.com 0,12/31
+rfc4475/esc02.dat RE%47IST%45R 29344 esc02. resource@example.com resource@example.com -
+rfc4475/escnull.dat REGISTER 14398234 escnull. null-%00-null@example.com null-%00-null@example.com -
+rfc4475/longreq.dat INVITE 3882340 longreq. * * 0,12/31
+rfc4475/dblreq.dat REGISTER 8 dblreq.0ha0isndaksdj99 j.user@example.com j.user@example.com -
+rfc4475/semiuri.dat OPTIONS 8 semiuri. caller@example.org j_user@example.com -
+rfc4475/transports.dat OPTIONS 60 transports. caller@example.com user@example.com -
+rfc4475/mpart01.dat MESSAGE 1 3d9485ad0c49859b@ fluffy@example.com kumiko@example.org -
+rfc4475/unreason.dat 200 35 unreason. user@example.com user@example.edu 0,12/31
+rfc4475/noreason.dat 100 35 noreason. user@example.com user@example.edu -
+rfc4475/clerr.dat INVITE 8 clerr. caller@example.net j.user@example.com 0,12/31
+rfc4475/scalarlg.dat 503 0 scalarlg. other@example.net user@example.com -
+rfc4475/quotbal.dat INVITE 8 quotbal. caller@example.net j.user@example.com 0,12/31
+rfc4475/ltgtruri.dat INVITE 1 ltgtruri. caller@example.net user@example.com 0,12/31
+rfc4475/trws.dat OPTIONS 238923 trws. local-resource@example.com remote-target@example.com -
+rfc4475/baddate.dat INVITE 1392934 baddate. caller@example.net user@example.com 0,12/31
+rfc4475/regbadct.dat REGISTER 1 regbadct. user@example.com user@example.com -
+rfc4475/baddn.dat OPTIONS 3923239 baddn. a.g.bell@example.com t.watson@example.org -
+rfc4475/badvers.dat !sip-version
+rfc4475/mismatch01.dat OPTIONS 8 mismatch01. caller@example.net j.user@example.com -
+rfc4475/bigcode.dat !sip-status
+rfc4475/badbranch.dat OPTIONS 8 badbranch. caller@example.org user@example.com -
+rfc4475/insuf.dat !sip-no-call-id
+rfc4475/novelsc.dat OPTIONS 3923423 novelsc. caller@example.net user@example.com -
+rfc4475/unksm2.dat REGISTER 234902 unksm2. http://www.example.com isbn:2983792873 -
+rfc4475/invut.dat INVITE 235448 invut. caller@example.net j.user@example.com -
+rfc4475/regaut01.dat REGISTER 9338 regaut01. j.user@example.com j.user@example.com -
+rfc4475/multi01.dat INVITE 5 multi01.98asdh@192.0.2.1 caller@example.com user@example.com 0,12/31
+rfc4475/mcl01.dat OPTIONS 15932 mcl01. other@example.net user@example.com -
+rfc4475/zeromf.dat OPTIONS 39234321 zeromf. caller@example.net user@example.com -
+rfc4475/cparam02.dat REGISTER 3 cparam02. watson@example.com watson@example.com -
+rfc4475/regescrt.dat REGISTER 14398234 regescrt. user@example.com user@example.com -
+rfc4475/sdp01.dat INVITE 8 sdp01. caller@example.net j_user@example.com 0,12/31
+rfc4475/inv2543.dat INVITE 56 inv2543. +13035551111@ift.client.example.net;user=phone +16505552222@ss1.example.net 0
+rfc4475/test.dat !sip-start-line
+rfc5118/ipv6-bad REGISTER 98176 SSG9559905523997077@ user@example.com user@example.com -
+rfc5118/port-ambiguous REGISTER 98176 SSG9559905523997077@ user@example.com user@example.com -
+rfc5118/via-received-param-with-delim BYE 321 SSG9559905523997077@ user@example.com user@example.com -
+rfc5118/via-received-param-no-delim OPTIONS 921 SSG95523997077@ user@example.com user@example.com -
+rfc5118/ipv6-in-sdp INVITE 8612 SSG9559905523997077@ user@example.com user@[2001:db8::10] 2/107
+rfc5118/mult-ip-in-header BYE 89187 997077@lau_4100 user@example.com user@example.net -
+rfc5118/mult-ip-in-sdp INVITE 8912 SSG9559905523997077@ user@example.com user@[2001:db8::10] 0/107
+rfc5118/ipv6-bug-abnf-3-colons OPTIONS 689 G9559905523997077@ user@example.com user@[2001:db8:::192.0.2.1] -
+rfc5118/ipv6-correct-abnf-2-colons OPTIONS 689 G9559905523997077@ user@example.com user@[2001:db8::192.0.2.1] -
+""".splitlines()]
 
 
-@pytest.mark.parametrize("case", TORTURE, ids=lambda case: case[0])
-def test_torture(case: tuple[object, ...]) -> None:
-    path = REAL / str(case[0])
+@pytest.mark.parametrize("case", TORTURE, ids=lambda case: str(case[0]))
+def test_torture(case: list[str]) -> None:
+    path = REAL / case[0]
     if not path.exists():
         pytest.skip(f"{case[0]} is not here")
     data = path.read_bytes()
-    if len(case) == 2:
-        with pytest.raises(sip.SipError, match=str(case[1])):
+    if case[1].startswith("!"):
+        with pytest.raises(sip.SipError, match=case[1][1:]):
             sip.parse(data)
         return
     _, what, cseq, call_id, from_uri, to_uri, formats = case
     m = sip.parse(data)
-    assert (m.status or m.method) == what
-    assert m.cseq == cseq
-    assert m.call_id.startswith(str(call_id))
-    assert from_uri in (None, m.from_.uri)
-    assert to_uri in (None, m.to.uri)
-    assert (m.sdp and [list(section.formats) for section in m.sdp.media]) == formats
+    assert [str(m.status or m.method), str(m.cseq)] == [what, cseq]
+    assert m.call_id.startswith(call_id)
+    assert from_uri in ("*", m.from_.uri.removeprefix("sip:"))
+    assert to_uri in ("*", m.to.uri.removeprefix("sip:"))
+    read = ["/".join(",".join(map(str, section.formats)) for section in m.sdp.media)] if m.sdp else ["-"]
+    assert read == [formats]
 
 
 def test_every_torture_message_is_in_the_table() -> None:
     there = {f"{d.name}/{f.name}" for d in (REAL / "rfc4475", REAL / "rfc5118") if d.is_dir() for f in d.iterdir() if f.is_file()}
-    assert there <= {str(case[0]) for case in TORTURE}
+    assert there <= {case[0] for case in TORTURE}
 
 
 @pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed")
-@pytest.mark.parametrize("name", ["SIP_DTMF2.cap", "aaa.pcap", "ndpi-sip.pcap", "sip-rtp-g726.pcap", "sip-488-codec-reject.pcapng"])
+@pytest.mark.parametrize("name", ["SIP_DTMF2.cap", "aaa.pcap", "ndpi-sip.pcap", "sip-rtp-g726.pcap",
+                                  "sip-488-codec-reject.pcapng"])
 def test_against_tshark(name: str) -> None:
     path = REAL / name
     if not path.exists():
         pytest.skip(f"{name} is not here")
     fields = ["udp.payload", "sip.Call-ID", "sip.CSeq.seq", "sip.CSeq.method", "sip.Status-Code", "sip.from.tag", "sip.to.tag",
               "sdp.media.port", "sdp.connection_info.address"]
-    out = subprocess.run(["tshark", "-r", path, "-Y", "sip && udp && !icmp", "-T", "fields", "-E", "occurrence=a", "-E", "separator=/t",
+    out = subprocess.run(["tshark", "-r", path, "-Y", "sip && udp && !icmp", "-T", "fields", "-E", "occurrence=a", "-E",
+                          "separator=/t",
                           *(arg for f in fields for arg in ("-e", f))], capture_output=True, text=True, check=True).stdout
     rows = [row for line in out.splitlines() if len(row := line.split("\t")) == len(fields) and row[1]]
     assert rows
