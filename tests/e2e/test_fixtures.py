@@ -73,7 +73,7 @@ def test_hostile_names_come_out_harmless(tmp_path: Path) -> None:
     rokuon(data, "record", "-r", PCAPS / "hostile-names.pcap")
     for arguments in (["calls"], ["calls", "--json"], ["calls", "--csv"], ["show", "last"], ["show", "last", "--json"]):
         shown = rokuon(data, *arguments)
-        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069]", shown), arguments
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown), arguments
     csv = rokuon(data, "calls", "--csv")
     assert not re.search(r'(?m)(^|[,;\t])"?[=@]', csv), "a cell that a spreadsheet takes for a formula"
     outside = {path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*")}
