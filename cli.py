@@ -88,6 +88,10 @@ def run(command: Any) -> int:
         return status_of(error)
     except BrokenPipeError:
         raise
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        complain(f"{place}{(error.strerror or str(error)).lower()}")
+        return BUSY if isinstance(error, PermissionError) else FAILED
     except MemoryError:
         complain("not enough memory")
         return FAILED
