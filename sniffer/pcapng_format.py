@@ -22,6 +22,8 @@ BYTE_ORDER_MAGIC = 0x1A2B3C4D
 BLOCK_MAX = 1 << 24
 """Longer blocks are not believed (Wireshark draws the same line); those that hold no packet are skipped unread."""
 INTERFACES_MAX = 4096
+FLIPS_MAX = 1000
+"""Changes of byte order in one file; each costs more than the section that brings it, so a file must not be made of them."""
 WINDOW = 4096
 """What is looked at first where nothing is known yet; after that 16 times as much, and so on."""
 IF_TSRESOL, IF_TSOFFSET = 9, 14
@@ -43,19 +45,21 @@ class Interface:
 def nanoseconds(ticks: NDArray[np.uint64], resolution: int) -> NDArray[np.int64]:
     """Times in ticks of if_tsresol `resolution` (one byte, section 4.2) as nanoseconds, at most 2^63 - 1."""
     power = resolution & 0x7F
+    time: NDArray[np.uint64]
     if not resolution & 0x80:
         if power <= 9:
             unit = 10 ** (9 - power)
-            return (np.minimum(ticks, np.uint64(INT64_MAX // unit)) * np.uint64(unit)).astype(np.int64)
-        part = 10 ** (power - 9)
-        ticks = ticks // np.uint64(part) if part < 1 << 64 else ticks * np.uint64(0)
-        return np.minimum(ticks, np.uint64(INT64_MAX)).astype(np.int64)
-    if power > 34:  # below 2^-34 s, and the fraction times 10^9 has to stay within 64 bits
-        ticks = ticks >> np.uint64(power - 34) if power - 34 < 64 else ticks * np.uint64(0)
-        power = 34
-    seconds, fraction = ticks >> np.uint64(power), ticks & np.uint64((1 << power) - 1)
-    whole = np.minimum(seconds, np.uint64(INT64_MAX // 1_000_000_000 - 1)) * np.uint64(1_000_000_000)
-    return (whole + (fraction * np.uint64(1_000_000_000) >> np.uint64(power))).astype(np.int64)
+            time = np.minimum(ticks, np.uint64(INT64_MAX // unit + 1)) * np.uint64(unit)
+        else:
+            part = 10 ** (power - 9)
+            time = ticks // np.uint64(part) if part < 1 << 64 else ticks * np.uint64(0)
+        return np.minimum(time, np.uint64(INT64_MAX)).astype(np.int64)
+    if power > 34:  # nobody's clock; the fraction times 10^9 would leave 64 bits
+        return np.array([tick * 1_000_000_000 >> power for tick in ticks.tolist()], np.int64)
+    seconds = np.minimum(ticks >> np.uint64(power), np.uint64(INT64_MAX // 1_000_000_000 + 1))
+    fraction = (ticks & np.uint64((1 << power) - 1)) * np.uint64(1_000_000_000) >> np.uint64(power)
+    time = seconds * np.uint64(1_000_000_000) + fraction
+    return np.minimum(time, np.uint64(INT64_MAX)).astype(np.int64)
 
 
 class PcapngFormat:
@@ -72,6 +76,7 @@ class PcapngFormat:
         self._last_ns = 0
         self._window = WINDOW
         self._stray = 0
+        self._flips = 0
 
     @property
     def notes(self) -> list[str]:
@@ -88,6 +93,9 @@ class PcapngFormat:
             if order is None:
                 return Parsed(None, begin, "section header without byte order")
             if order != self._order:
+                self._flips += 1
+                if self._flips > FLIPS_MAX:
+                    return Parsed(None, begin, f"byte order changed more than {FLIPS_MAX:,} times")
                 self._order, self._needle, self._window = order, None, WINDOW
                 self._chain = Chain(RecordShape(order, 12, 4, 0, 12, 4), self._lanes)
         while True:
@@ -114,25 +122,24 @@ class PcapngFormat:
         bad = (total < least) | (total > np.where(stamped | simple | control, RECORD_MAX, BLOCK_MAX))
         whole = at + total <= end
         bad |= stamped & whole & ((captured > total - 32) | (captured > PACKET_MAX))
+        flipped = section & (fields[:, 2] != BYTE_ORDER_MAGIC)
+        end_here = bad | flipped
         damage = None
-        if bad.any():
-            first = int(bad.argmax())
-            damage = f"block of type {int(kind[first])} and {int(total[first]):,} bytes"
-            arrived, rows = int(at[first]), first
+        if end_here.any():
+            rows = int(end_here.argmax())
+            arrived = int(at[rows])
+            if not flipped[rows]:
+                damage = f"block of type {int(kind[rows])} and {int(total[rows]):,} bytes"
         else:
             rows = len(at)
-        flipped = section[1:rows] & (fields[1:rows, 2] != BYTE_ORDER_MAGIC)
-        if flipped.any():
-            rows = int(flipped.argmax()) + 1
-            arrived, damage = int(at[rows]), None
         if arrived > end and damage is None:
             rows -= 1
             # A whole block is waited for, unless it is so long that it holds nothing we know.
             if total[rows] <= RECORD_MAX:
                 arrived = int(at[rows])
-        # The length stands at a block's end once more. (Not looked for where a writer left out the padding.)
+        # The length stands at a block's end once more. (Not where a writer left out the padding, or what was skipped unread.)
         trailer = headers_at(data, at[:rows] + total[:rows] - 4, 4).view(order + "u4")[:, 0]
-        wrong = (trailer != total[:rows]) & (total[:rows] & 3 == 0)
+        wrong = (trailer != total[:rows]) & (total[:rows] & 3 == 0) & (total[:rows] <= RECORD_MAX)
         if wrong.any():
             rows = int(wrong.argmax())
             arrived, damage = int(at[rows]), f"block of {int(total[rows]):,} bytes that does not end as it began"
@@ -200,7 +207,8 @@ class PcapngFormat:
             self._stray += int((~known).sum())
             if not known.any():
                 return None
-            at, fields, kind, interface, base, simple = (a[known] for a in (at, fields, kind, interface, base, simple))
+            at, fields, kind, interface = at[known], fields[known], kind[known], interface[known]
+            base, simple = base[known], simple[known]
         slot = base + interface
         words = fields.astype(np.uint32)
         ticks = words[:, 3].astype(np.uint64) << np.uint64(32) | words[:, 4]
