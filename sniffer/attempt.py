@@ -68,7 +68,7 @@ class Attempt:
         self._waits = waits
         self._idle_ns = waits.idle_ns
         self._cancelled = False
-        self._inner: tuple[int, int] | None = None  # status and time of the newest refusal beyond the first hop
+        self._inner: tuple[int, int, Hop] | None = None  # status, time and place of the newest refusal beyond the first hop
         if joined:
             self.call.anomalies["begun-in-mid-call"] += 1
 
@@ -111,7 +111,7 @@ class Attempt:
             self._hang_up(dialog, leg)
             return
         if before in DECIDED:
-            status, leg.end_ns = (dialog.status, since_ns) if dialog.status or not self._inner else self._inner
+            status, leg.end_ns = (dialog.status, since_ns) if dialog.status or not self._inner else self._inner[:2]
             leg.sip_status = status
             if dialog.bye:
                 leg.end_ns = dialog.bye.time_ns
@@ -121,7 +121,7 @@ class Attempt:
             leg.end_ns = call.last_ns
             call.end_reason = reason
             if before is not State.CONFIRMED and reason == "timeout":
-                status, leg.end_ns = self._inner or (None, leg.end_ns)
+                status, leg.end_ns = self._inner[:2] if self._inner else (None, leg.end_ns)
                 leg.sip_status = status
                 call.state = outcome(status, cancelled=False)
                 call.end_reason = "timeout" if status is None else "reject"
@@ -183,8 +183,8 @@ class Attempt:
             self.call.legs[0].to_tag = message.to.tag
             self.call.anomalies["answer-not-captured"] += 1
             self._answered(self.dialogs[0], self.call.legs[0], time_ns)
-            self._media.answer(message.to.tag, 0, time_ns, changes)
             self._media.agree(self._media.exchange(True, message.cseq, time_ns), "caller", time_ns, changes)
+            self._media.answer(message.to.tag, 0, time_ns, changes)
         if self.dialogs[0].state is State.JOINED and message.to.tag:
             callee = message.to.tag if by_caller else message.from_.tag
             self._learn(callee)
@@ -261,13 +261,13 @@ class Attempt:
             what = by_caller, message.cseq, method, status, describer
             self._media.describe(exchange, time_ns, message.sdp, changes, hop=hop, tag=describer, leg=self._leg_of(describer),
                                  what=what)
+        if 200 <= status < 300:
+            self._renew_session(message)
+            self._media.agree(exchange, "caller" if by_caller else "callee", time_ns, changes)
         if attempt:
             self._response_to_attempt(message, status, time_ns, hop, changes)
         elif status >= 300:
             self._media.refuse(exchange, time_ns, changes)
-        if 200 <= status < 300:
-            self._renew_session(message)
-            self._media.agree(exchange, "caller" if by_caller else "callee", time_ns, changes)
 
     def _is_of_attempt(self, cseq: int) -> bool:
         """Whether a response to an INVITE of the caller is to one that makes the dialog, be it one that was not captured."""
@@ -282,7 +282,8 @@ class Attempt:
         elif status < 300:
             self._answer(message, time_ns, changes)
         elif self._hops.is_inner(hop):
-            self._inner = status, (self._inner[1] if self._inner and self._inner[0] == status else time_ns)
+            if self._inner is None or (self._inner[0], self._inner[2]) != (status, hop):
+                self._inner = status, time_ns, hop
         elif dialog.state is State.JOINED:
             gone = status in (408, 481)  # RFC 3261 12.2.1.2
             if dialog.feed(Input.REFUSAL if gone else Input.DECLINED, time_ns):
