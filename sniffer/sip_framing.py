@@ -17,6 +17,9 @@ _METHODS = "|".join(METHODS).encode()
 # A start line alone is not enough: message/sipfrag bodies (RFC 3420) begin with one. A header field must follow.
 _START = re.compile(rb"(?:SIP/2\.0 [1-6][0-9][0-9][^0-9\n][^\n]*+|(?:%s) (?:(?! SIP/2\.0[ \r]*\n)[^\n])++ SIP/2\.0[ \r]*+)"
                     rb"\n[!-9;-~]{1,64}+[ \t]*+:" % _METHODS)
+# Behind a body that does not end its last line (application/dtmf-relay, XML) the start line begins within one.
+_WITHIN = re.compile(rb"(?:SIP/2\.0 [1-6][0-9][0-9] [^\n]{0,512}+|(?:%s) (?:sips?|tel):[^ \n]{1,2048}+ SIP/2\.0[ \r]*+)"
+                     rb"\n[!-9;-~]{1,64}+[ \t]*+:" % _METHODS)
 _MAYBE = re.compile(rb"(?:S(?:I(?:P(?:/(?:2(?:\.(?:0(?: .*)?)?)?)?)?)?)?|[A-Z]{1,32}(?: .*)?)\Z", re.DOTALL)
 _LENGTH = re.compile(rb"\n(?:content-length|l)[ \t]*+:[ \t]*+(?:\r?\n[ \t]++)?([0-9]{1,9})[ \t]*+(?=\r?\n|\Z)", re.IGNORECASE)
 _PADDING = re.compile(rb"[\r\n\x00]*+")
@@ -46,16 +49,20 @@ class Frame(NamedTuple):
 
 
 def find_start(buffer: bytearray, position: int) -> int:
-    """Where, at or after `position`, a line begins a SIP message beyond doubt; -1: nowhere so far.
+    """Where, at or after `position`, a SIP message begins beyond doubt; -1: nowhere so far.
 
     The same answer comes however the buffer grew, as long as later searches go back by `LINE_LIMIT`.
     """
     while (version := buffer.find(b"SIP/2.0", position)) >= 0:  # every start line has it, few other lines do
-        start = buffer.rfind(b"\n", max(0, version - LINE_LIMIT), version) + 1
-        if (start or version <= LINE_LIMIT) and start >= position and _START.match(buffer, start):
-            return start
-        if (line_end := buffer.find(b"\n", version)) < 0:
+        start = max(buffer.rfind(b"\n", max(0, version - LINE_LIMIT), version) + 1, version - LINE_LIMIT)
+        line_end = buffer.find(b"\n", version)
+        if line_end < 0:
             break
+        if start >= position and _START.match(buffer, start):
+            return start
+        match = _WITHIN.search(buffer, max(start, position, line_end - LINE_LIMIT), line_end + 80)
+        if match is not None:
+            return match.start()
         position = line_end + 1
     return -1
 

@@ -256,4 +256,5 @@ class TcpReassembler:
             else:
                 break
         if len(half.done) > MAX_PIECES:
+            self.anomalies["tcp-too-many-pieces"] += 1
             self._give_up(half, half.done[1][1])
