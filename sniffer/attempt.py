@@ -45,7 +45,7 @@ class Attempt:
     """
 
     __slots__ = ("_cancelled", "_hops", "_idle_ns", "_inner", "_media", "_vouched", "_waits", "call", "caller_tag", "cseq",
-                 "dialogs", "scheduled_ns", "tags")
+                 "dialogs", "noted", "scheduled_ns", "tags")
 
     def __init__(self, number: int, sighting: Sighting, waits: Waits, joined: bool = False) -> None:
         message, time_ns = sighting.message, sighting.time_ns
@@ -61,6 +61,8 @@ class Attempt:
         self.dialogs = [Dialog(0, State.JOINED if joined else State.CALLING, time_ns)]
         self.scheduled_ns = -1
         """For who keeps the timers: when this is looked at next."""
+        self.noted = 0
+        """How many of its messages are noted."""
         self.cseq = message.cseq
         """Of the newest INVITE that tries to make the dialog."""
         self._hops = Hops()
@@ -137,11 +139,12 @@ class Attempt:
         return True
 
     # -- messages --------------------------------------------------------------
-    def receive(self, seen: Sighting, by_caller: bool, changes: Changes) -> None:
-        """Takes a message. `by_caller`: the caller sent the request that this is, or answers."""
+    def receive(self, seen: Sighting, changes: Changes, *, by_caller: bool, note: bool) -> None:
+        """Takes a message. `by_caller`: the caller sent the request that this is, or answers; `note`: there is room to note it."""
         message, time_ns, call = seen.message, seen.time_ns, self.call
         call.last_ns = max(call.last_ns, time_ns)
-        if len(call.messages) < MESSAGES:
+        if note and self.noted < MESSAGES:
+            self.noted += 1
             call.messages.append(MessageNote(time_ns, seen.src, seen.dst, seen.transport, message.call_id,
                                              f"{message.cseq} {message.method}", message.first_line[:_FIRST_LINE]))
         else:

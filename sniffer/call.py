@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from types import MappingProxyType
 
@@ -23,10 +23,14 @@ __all__ = ["CallClosed", "CallTracker", "ClaimAdded", "ClaimEnded", "Event"]
 
 SECOND = 1_000_000_000
 _TOMBSTONE_NS = 64 * SECOND
-_TOMBSTONES = 131_072
+_TOMBSTONES = 65_536
+_NOTES = 500_000
+"""Messages that are noted in all live calls together; more are taken, but not noted."""
 _ORPHAN_NS = 5 * SECOND
 _ORPHAN_CALL_IDS = 4_096
 _ORPHANS = 12
+_OF_ORPHANS = ("p-asserted-identity", "remote-party-id", "session-expires")
+"""Header fields that are kept with a message that waits for its INVITE."""
 _OF_CALLS = frozenset(("INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE"))
 _IN_DIALOG = frozenset(("ACK", "BYE", "PRACK", "UPDATE"))
 _ORPHAN_TIMER = -1
@@ -52,7 +56,7 @@ class _Tombstone:
 class CallTracker:
     """All calls in progress. One object for one capture; sans-I/O."""
 
-    def __init__(self, *, linger_ns: int = SECOND, max_calls: int = 65_536, response_ns: int = 32 * SECOND,
+    def __init__(self, *, linger_ns: int = SECOND, max_calls: int = 32_768, response_ns: int = 32 * SECOND,
                  ringing_ns: int = 180 * SECOND, follow_up_ns: int = 64 * SECOND, idle_ns: int = 600 * SECOND) -> None:
         """Waits are in nanoseconds of packet time and mean what `rokuon.sniffer.dialog.Waits` says; at most `max_calls` live."""
         self.anomalies: Counter[str] = Counter()
@@ -67,6 +71,7 @@ class CallTracker:
         self._tombstones: OrderedDict[tuple[str, str], _Tombstone] = OrderedDict()
         self._orphans: OrderedDict[str, list[Sighting]] = OrderedDict()
         self._numbers = 0
+        self._notes = 0
         self.live: Mapping[int, Call] = MappingProxyType(self._live)
         """Calls that are not closed, by `Call.number`, oldest first."""
 
@@ -131,7 +136,9 @@ class CallTracker:
         self._give(attempt, seen, by_caller, events)
 
     def _give(self, attempt: Attempt, seen: Sighting, by_caller: bool, events: list[Event]) -> None:
-        attempt.receive(seen, by_caller, events)
+        self._notes -= attempt.noted
+        attempt.receive(seen, events, by_caller=by_caller, note=self._notes < _NOTES)
+        self._notes += attempt.noted
         self._schedule(attempt)
         if attempt.call.answer_ns is not None:
             self._unanswered.pop(attempt.call.number, None)
@@ -190,6 +197,7 @@ class CallTracker:
         key = call.legs[0].call_id, attempt.caller_tag
         del self._attempts[key], self._by_number[call.number], self._live[call.number]
         self._unanswered.pop(call.number, None)
+        self._notes -= attempt.noted
         graves = self._tombstones
         graves.pop(key, None)
         graves[key] = _Tombstone(now_ns + _TOMBSTONE_NS, attempt.cseq)
@@ -217,7 +225,9 @@ class CallTracker:
             waiting = self._orphans[call_id] = []
             heappush(self._heap, (seen.time_ns + _ORPHAN_NS, _ORPHAN_TIMER, call_id))
         if len(waiting) < _ORPHANS:
-            waiting.append(seen)
+            message = seen.message
+            kept = {name: message.headers[name] for name in _OF_ORPHANS if name in message.headers}
+            waiting.append(replace(seen, message=replace(message, headers=kept)))
         else:
             self.anomalies["orphans-dropped"] += 1
 

@@ -17,8 +17,8 @@ __all__ = ["CLAIMS", "Changes", "ClaimAdded", "ClaimEnded", "Exchange", "OfferAn
 CLAIMS = 64
 """Claims a call may have."""
 _EVENTS = 1_000
-_EXCHANGES = 128
-_SEEN = 512
+_EXCHANGES = 32
+_SEEN = 128
 _PARTIES = 64
 _MEDIA = frozenset(("audio", "video", "image"))
 _HOLDING = frozenset(("sendonly", "inactive", "unaddressed"))
