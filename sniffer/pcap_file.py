@@ -55,6 +55,8 @@ class ByteStream:
         self._head = b""
         self._inflate: zlib._Decompress | None = None
         self._zipped = b""
+        self._step = ZIPPED_PIECE
+        """Bytes that are decompressed at once; fewer where damage is near."""
         while len(self._head) < 2 and (more := self._read_some()):
             self._head += more
         if self._head[:2] == b"\x1f\x8b":
@@ -101,15 +103,21 @@ class ByteStream:
                 if not self._zipped:
                     self.damage = "gzip data cut short"
                     return 0
+            before = self._inflate.copy()
             try:
-                piece = self._inflate.decompress(self._zipped, len(into))
+                piece = self._inflate.decompress(self._zipped[:self._step], len(into))
             except zlib.error:
-                self.damage = "gzip data damaged"
-                return 0
-            self._zipped = self._inflate.unconsumed_tail
+                if self._step == 1:
+                    self.damage = "gzip data damaged"
+                    return 0
+                # It gives nothing of what it had before it met the damage: come near in smaller steps.
+                self._inflate, self._step = before, self._step >> 3
+                continue
+            rest = self._zipped[self._step:]
+            self._zipped = self._inflate.unconsumed_tail + rest
             if self._inflate.eof:
                 # Members follow one another (RFC 1952 section 2.2); what is behind the last, or padding, is not ours.
-                self._zipped = self._inflate.unused_data.lstrip(b"\0") or self._read_some().lstrip(b"\0")
+                self._zipped = (self._inflate.unused_data + rest).lstrip(b"\0") or self._read_some().lstrip(b"\0")
                 if self._zipped[:1] == b"\x1f":
                     self._inflate = zlib.decompressobj(31)
                 elif not piece:
@@ -203,6 +211,10 @@ class CaptureFile:
     def use_buffer(self, data: NDArray[np.uint8]) -> None:
         """Read into this array of `room` bytes from now on; what is not yet given out moves with it."""
         self._to_front(data)
+        self._data = data
+
+    def follow_buffer(self, data: NDArray[np.uint8]) -> None:
+        """The buffer was moved to this array, with all that is in it."""
         self._data = data
 
     def _to_front(self, data: NDArray[np.uint8]) -> None:

@@ -21,6 +21,7 @@ __all__ = ["MergedCaptures", "open_captures"]
 
 PEEK = 1 << 16
 CHUNK_MIN = 1 << 16
+NOTHING = np.empty(0, np.uint8)
 LATEST = (1 << 63) - 1
 OPEN_MAX = 32
 """With more files than this at once, descriptors are given back between two reads."""
@@ -53,7 +54,7 @@ class Arena:
         if fitting is not None:
             self._free.remove(fitting)
             return fitting
-        size = size + 4095 & ~4095
+        size += -size % mmap.PAGESIZE
         begin, self._top = self._top, self._top + size
         if self._top > len(self.data):
             # Pages that no file reads into are never touched, as long as they are not made huge.
@@ -61,7 +62,9 @@ class Arena:
             if hasattr(mmap, "MADV_NOHUGEPAGE"):
                 pages.madvise(mmap.MADV_NOHUGEPAGE)
             larger = np.frombuffer(pages, np.uint8)
-            larger[:begin] = self.data[:begin]
+            old = self.data.reshape(-1, mmap.PAGESIZE)
+            used = old.any(axis=1)
+            larger[:len(self.data)].reshape(-1, mmap.PAGESIZE)[used] = old[used]
             self.data = larger
         return begin, size
 
@@ -94,17 +97,26 @@ class Reader:
     latest_ns: int = -(1 << 63)
     """What comes behind the pieces does not belong before this."""
     over: bool = False
+    span: int = 0
+    """Which of the spans the file reads into."""
+
+    def follow(self, arena: Arena) -> None:
+        """The arena has moved."""
+        begin, size = self.spans[self.span]
+        self.file.follow_buffer(arena.data[begin:begin + size])
 
     def read(self, arena: Arena) -> None:
         """Queue the next batch."""
         span = 1 - self.pieces[-1].span if self.pieces else 0
         begin, size = self.spans[span]
         self.file.use_buffer(arena.data[begin:begin + size])
+        self.span = span
         batch = next(self.file, None)
         if batch is None:
             self.over = True
             return
         batch.offset += begin
+        batch.data = NOTHING  # the arena may have moved when it is its turn
         keys = np.maximum.accumulate(batch.time_ns)
         np.maximum(keys, self.latest_ns, out=keys)
         self.latest_ns = int(keys[-1])
@@ -215,7 +227,16 @@ class MergedCaptures:
             self._waiting.append(Candidate(path, int(reader.pieces[0].keys[0]), reader))
 
     def _reader(self, file: CaptureFile) -> Reader:
-        return Reader(file, [self._arena.take(file.room), self._arena.take(file.room)])
+        before = self._arena.data
+        spans = [self._arena.take(file.room), self._arena.take(file.room)]
+        if self._arena.data is not before:
+            for reader in self._readers():
+                reader.follow(self._arena)
+        return Reader(file, spans)
+
+    def _readers(self) -> list[Reader]:
+        """All that have begun."""
+        return [*self._active, *(candidate.reader for candidate in self._waiting if candidate.reader)]
 
     def _activate(self) -> None:
         """Begin with the file whose turn it is."""
@@ -290,7 +311,7 @@ class MergedCaptures:
 
     def close(self) -> None:
         """Close all files."""
-        for reader in [*self._active, *(c.reader for c in self._waiting if c.reader)]:
+        for reader in self._readers():
             reader.file.close()
         self._waiting.clear()
 
