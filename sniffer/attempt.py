@@ -140,7 +140,7 @@ class Attempt:
 
     # -- messages --------------------------------------------------------------
     def receive(self, seen: Sighting, changes: Changes, *, by_caller: bool, note: bool) -> None:
-        """Takes a message. `by_caller`: the caller sent the request that this is, or answers; `note`: there is room to note it."""
+        """Takes a message. `by_caller`: the caller sent the request that this is, or answers; `note`: it may be noted."""
         message, time_ns, call = seen.message, seen.time_ns, self.call
         call.last_ns = max(call.last_ns, time_ns)
         if note and self.noted < MESSAGES:
