@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from rokuon.sniffer.sip import METHODS, looks_like_sip
 
-__all__ = ["LINE_LIMIT", "Frame", "Verdict", "find_start", "next_frame"]
+__all__ = ["LINE_LIMIT", "Frame", "Verdict", "find_start", "next_frame", "undecided"]
 
 LINE_LIMIT = 8_192
 """A start line that is longer is none."""
@@ -20,6 +20,7 @@ _START = re.compile(rb"(?:SIP/2\.0 [1-6][0-9][0-9][^0-9\n][^\n]*+|(?:%s) (?:(?! 
 # Behind a body that does not end its last line (application/dtmf-relay, XML) the start line begins within one.
 _WITHIN = re.compile(rb"(?:SIP/2\.0 [1-6][0-9][0-9] [^\n]{0,512}+|(?:%s) (?:sips?|tel):[^ \n]{1,2048}+ SIP/2\.0[ \r]*+)"
                      rb"\n[!-9;-~]{1,64}+[ \t]*+:" % _METHODS)
+_FIELD = re.compile(rb"\n[!-9;-~]{1,64}+[ \t]*+:")
 _MAYBE = re.compile(rb"(?:S(?:I(?:P(?:/(?:2(?:\.(?:0(?: .*)?)?)?)?)?)?)?|[A-Z]{1,32}(?: .*)?)\Z", re.DOTALL)
 _LENGTH = re.compile(rb"\n(?:content-length|l)[ \t]*+:[ \t]*+(?:\r?\n[ \t]++)?([0-9]{1,9})[ \t]*+(?=\r?\n|\Z)", re.IGNORECASE)
 _PADDING = re.compile(rb"[\r\n\x00]*+")
@@ -51,20 +52,27 @@ class Frame(NamedTuple):
 def find_start(buffer: bytearray, position: int) -> int:
     """Where, at or after `position`, a SIP message begins beyond doubt; -1: nowhere so far.
 
-    The same answer comes however the buffer grew, as long as later searches go back by `LINE_LIMIT`.
+    The same answer comes however the buffer grew, as long as later searches begin at `undecided`.
     """
     while (version := buffer.find(b"SIP/2.0", position)) >= 0:  # every start line has it, few other lines do
         start = max(buffer.rfind(b"\n", max(0, version - LINE_LIMIT), version) + 1, version - LINE_LIMIT)
         line_end = buffer.find(b"\n", version)
         if line_end < 0:
             break
-        if start >= position and _START.match(buffer, start):
-            return start
-        match = _WITHIN.search(buffer, max(start, position, line_end - LINE_LIMIT), line_end + 80)
-        if match is not None:
-            return match.start()
+        if _FIELD.match(buffer, line_end):
+            if start >= position and _START.match(buffer, start):
+                return start
+            match = _WITHIN.search(buffer, max(start, position, line_end - LINE_LIMIT), line_end + 80)
+            if match is not None:
+                return match.start()
         position = line_end + 1
     return -1
+
+
+def undecided(buffer: bytearray) -> int:
+    """From where a search in vain must be made again when `buffer` has grown: its last line but one."""
+    last = buffer.rfind(b"\n", max(0, len(buffer) - LINE_LIMIT))
+    return max(buffer.rfind(b"\n", max(0, len(buffer) - LINE_LIMIT), max(last, 0)) + 1, len(buffer) - LINE_LIMIT, 0)
 
 
 def next_frame(buffer: bytearray, scanned: int, limit: int) -> Frame:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 
 from rokuon.sniffer.packet import Endpoint
-from rokuon.sniffer.sip_framing import LINE_LIMIT, Frame, Verdict, find_start, next_frame
+from rokuon.sniffer.sip_framing import LINE_LIMIT, Frame, Verdict, find_start, next_frame, undecided
 from rokuon.sniffer.tcp_runs import MAX_PIECES, Half, Run, StreamKey
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "StreamMessage", "TcpReassembler"]
@@ -198,7 +198,7 @@ class TcpReassembler:
             spare = len(run.data) - LINE_LIMIT
             if run.lost and spare > LINE_LIMIT:
                 TcpReassembler._drop(half, run, spare)
-            run.scanned = max(0, len(run.data) - LINE_LIMIT)
+            run.scanned = undecided(run.data)
             return None
         if at and run.lost:
             TcpReassembler._drop(half, run, at)
