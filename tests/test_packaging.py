@@ -80,7 +80,7 @@ def test_entry_points(wheel: zipfile.ZipFile) -> None:
 
 def test_wheel_imports_alone(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     """Unpacked, without the checkout on the path and without scapy, which only makes fixtures."""
-    wheel.extractall(tmp_path)  # noqa: S202  # our own
+    wheel.extractall(tmp_path)  # our own
     code = f"""if True:
         import sys
         sys.path = [{str(tmp_path)!r}, *(p for p in sys.path if p != {str(ROOT / "src")!r})]
