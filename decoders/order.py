@@ -23,6 +23,8 @@ JUMP = 100
 """A step between packets that arrive one after another is looked at closer when it is larger than this."""
 AGREES_S = 1.0
 """Timestamps and arrival times tell of the same pause when they differ by no more (seconds)."""
+MOST_A_SECOND = 500
+"""Packets a second that a sender of voice may send (RFC 3551 section 4.2: 20 ms each; 2.5 ms are the least of Opus)."""
 APART = 1 << 17
 """Extended numbers between two epochs, so that stragglers of one do not mix with the other."""
 MOST_EPOCHS = 64
@@ -153,7 +155,8 @@ class Sequencer:
                 by_number = _signed16(int(packets.sequence[begin]) - highest)
                 ticks = _signed32(int(packets.timestamp[begin]) - timestamp)
                 passed = (int(packets.time_ns[begin]) - time_ns) / 1e9
-                if abs(ticks / clock - passed) <= AGREES_S or abs(ticks - by_number * span) <= AGREES_S * clock:
+                in_time = abs(ticks / clock - passed) <= AGREES_S and abs(by_number) <= JUMP + abs(passed) * MOST_A_SECOND
+                if in_time or abs(ticks - by_number * span) <= AGREES_S * clock:
                     number = highest + by_number
                 elif end - begin == 1:
                     kept[begin] = False
@@ -163,7 +166,7 @@ class Sequencer:
                     restarts.append(begin)
                 else:
                     number = highest + by_number
-            elif end - begin == 1 and n > 2 and not self._leads(packets, begin, clock):
+            elif end - begin == 1 and n > 2 and end < n and not self._leads(packets, begin, clock):
                 kept[begin] = False
                 continue
             result[begin:end] = extended[begin:end] + (number - int(extended[begin]))

@@ -31,7 +31,7 @@ DRIFT_NS = 5_000_000
 EVIDENCE = 100
 """Packets of a block that are needed to do so."""
 LONGEST_S = 3600
-"""A timestamp that moves further at once says nothing; arrival time does."""
+"""Steps of timestamps up to this length are added up."""
 
 
 class Runs(NamedTuple):
@@ -71,7 +71,8 @@ class Playout:
         self.clock = clock
         self.corrections: list[Correction] = []
         self._stamp: int | None = None
-        """Timestamp of the last packet, where it lies and ends on its line, and where that line lies."""
+        """Timestamp of the last packet, when it came, where it lies and ends on its line, and where that line lies."""
+        self._time_ns = 0
         self._tick = 0
         self._end = 0
         self._base = 0
@@ -86,15 +87,9 @@ class Playout:
         """
         n = len(timestamp)
         fresh = self._stamp is None
-        tick = np.empty(n, np.int64)
-        tick[0] = 0 if self._stamp is None else self._tick + self._bounded(_signed32(int(timestamp[0]) - self._stamp))
         step = (timestamp[1:] - timestamp[:-1]).view(np.int32)
         lasts = self._lasting(ticks, step)
-        limit = LONGEST_S * self.clock
-        if n > 1 and (step.max() > limit or step.min() < -limit):
-            step = np.where(np.abs(step.astype(np.int64)) > limit, 0, step)
-        np.cumsum(step, out=tick[1:])
-        tick[1:] += tick[0]
+        tick = self._unwrapped(timestamp, time_ns, step)
         offset = to_ns(tick, self.clock)
         np.subtract(time_ns, offset, out=offset)  # where tick 0 would lie, had this packet had no delay
         parted = np.abs(offset[1:] - offset[:-1]) > APART_NS
@@ -103,7 +98,7 @@ class Playout:
             broken |= apart
         follows = not fresh and tick[0] == self._end
         starts = np.concatenate([[0], np.flatnonzero(broken | parted) + 1])
-        base, lines = self._lines(offset, starts, time_ns)
+        base, lines = self._lines(offset, starts, parted, time_ns)
         # A stall of the network that was caught up with is no break: same line, and timestamps follow on.
         keep = np.ones(len(starts), np.bool_)
         keep[1:] = broken[starts[1:] - 1] | (lines[1:] != lines[:-1])
@@ -113,9 +108,25 @@ class Playout:
         gap[1:][lines[keep][1:] != lines[keep][:-1]] = 0
         if not fresh and not follows and base[0] == self._base:
             gap[0] = tick[0] - self._end
-        self._stamp, self._tick, self._base = int(timestamp[-1]), int(tick[-1]), int(base[-1])
+        self._stamp, self._time_ns, self._tick = int(timestamp[-1]), int(time_ns[-1]), int(tick[-1])
+        self._base = int(base[-1])
         self._end = self._tick + int(lasts[-1])
         return Runs(first, base[keep], tick[first], gap)
+
+    def _unwrapped(self, timestamp: NDArray[np.uint32], time_ns: NDArray[np.int64], step: NDArray[np.int32]) -> Ticks:
+        """Timestamps without their wraps, going on from the block before."""
+        first = int(timestamp[0])
+        stamp, before = (first, int(time_ns[0])) if self._stamp is None else (self._stamp, self._time_ns)
+        longest = LONGEST_S * self.clock
+        if abs(_signed32(first - stamp)) <= longest and (not len(step) or (step.max() <= longest and step.min() >= -longest)):
+            tick = np.empty(len(timestamp), np.int64)
+            tick[0] = self._tick + _signed32(first - stamp)
+            np.cumsum(step, out=tick[1:])
+            tick[1:] += tick[0]
+            return tick
+        # Steps of any size, added up, would lead anywhere: take each timestamp as near to its arrival time as can be.
+        expected = ((time_ns - before) * (self.clock / SECOND)).astype(np.int64)
+        return self._tick + expected + (timestamp.astype(np.int64) - stamp - expected).astype(np.int32)
 
     def _lasting(self, ticks: NDArray[np.integer], step: NDArray[np.int32]) -> NDArray[np.integer]:
         """`ticks` with what most packets last put in for 0."""
@@ -128,8 +139,9 @@ class Playout:
             self._usual = int(values[counts.argmax()])
         return np.where(unknown, self._usual, ticks)
 
-    def _lines(self, offset: Ticks, starts: Rows, time_ns: NDArray[np.int64]) -> tuple[Ticks, NDArray[np.intp]]:
-        """Which time line each stretch lies on, and where that lies: arrays of len(starts)."""
+    def _lines(self, offset: Ticks, starts: Rows, parted: NDArray[np.bool_],
+               time_ns: NDArray[np.int64]) -> tuple[Ticks, NDArray[np.intp]]:
+        """Where the time line of each stretch lies, and its number: arrays of len(starts)."""
         lowest = np.minimum.reduceat(offset, starts)
         known = self._stamp is not None
         least, most = int(lowest.min()), int(lowest.max())
@@ -138,15 +150,27 @@ class Playout:
             if known:
                 least = self._drifted(least, len(offset), int(time_ns[0]))
             return np.full(len(starts), least, np.int64), np.zeros(len(starts), np.intp)
+        lows = lowest.tolist()
+        least_to_come = lows[:]  # as long as timestamps and arrival do not part once more
+        for k in range(len(lows) - 2, -1, -1):
+            if not parted[starts[k + 1] - 1]:
+                least_to_come[k] = min(lows[k], least_to_come[k + 1])
         lines: list[int] = []
         bases: list[int] = [self._base] if known else []
-        for start, low in zip(starts.tolist(), lowest.tolist(), strict=True):
-            if not bases or abs(low - reference) > APART_NS:
-                reference = max(low, int(offset[start]) - EARLY_NS)
-                bases.append(reference)
-            elif not (known and len(bases) == 1):
-                bases[-1] = min(bases[-1], max(low, reference - EARLY_NS))
-            lines.append(len(bases) - 1)
+        references = bases[:]
+        floors = bases[:]
+        now = 0
+        for start, low, to_come in zip(starts.tolist(), lows, least_to_come, strict=True):
+            if not bases or to_come - references[now] > APART_NS or references[now] - low > APART_NS:
+                # After a few forged timestamps the line before goes on.
+                now = next((k for k in range(now - 1, max(now - 3, -1), -1) if abs(to_come - references[k]) <= APART_NS), len(bases))
+                if now == len(bases):
+                    floors.append(int(offset[start]) - EARLY_NS)
+                    references.append(max(to_come, floors[now]))
+                    bases.append(references[now])
+            if not (known and now == 0):
+                bases[now] = max(min(bases[now], low), floors[now])
+            lines.append(now)
         line = np.array(lines, np.intp)
         return np.array(bases, np.int64)[line], line
 
@@ -157,9 +181,6 @@ class Playout:
             return self._base
         self.corrections.append(Correction(time_ns, by))
         return least
-
-    def _bounded(self, ticks: int) -> int:
-        return ticks if abs(ticks) <= LONGEST_S * self.clock else 0
 
 
 def _signed32(value: int) -> int:
