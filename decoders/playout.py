@@ -85,7 +85,6 @@ class Playout:
         timestamp, time_ns: RTP's and the capture's (n ≥ 1). ticks: how long each lasts; 0 where nobody knows, which is
         taken as what most packets last. apart (n - 1): where a run has to end although time goes on.
         """
-        n = len(timestamp)
         fresh = self._stamp is None
         step = (timestamp[1:] - timestamp[:-1]).view(np.int32)
         lasts = self._lasting(ticks, step)
@@ -163,7 +162,8 @@ class Playout:
         for start, low, to_come in zip(starts.tolist(), lows, least_to_come, strict=True):
             if not bases or to_come - references[now] > APART_NS or references[now] - low > APART_NS:
                 # After a few forged timestamps the line before goes on.
-                now = next((k for k in range(now - 1, max(now - 3, -1), -1) if abs(to_come - references[k]) <= APART_NS), len(bases))
+                earlier = range(now - 1, max(now - 3, -1), -1)
+                now = next((k for k in earlier if abs(to_come - references[k]) <= APART_NS), len(bases))
                 if now == len(bases):
                     floors.append(int(offset[start]) - EARLY_NS)
                     references.append(max(to_come, floors[now]))

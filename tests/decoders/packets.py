@@ -39,8 +39,9 @@ def talk(count: int, begin_ns: int = T0, sequence: int = 65_500, timestamp: int 
          ticks: int = 160, ms: float = 20, size: int | None = None, seed: int = 1) -> list[Rtp]:
     """Packets of noise, one every `ms`, in order; sequence numbers and timestamps wrap soon unless told otherwise."""
     noise = random.Random(seed)
-    return [Rtp(begin_ns + round(k * ms * MS), sequence + k, timestamp + k * ticks, noise.randbytes(ticks if size is None else size),
-                payload_type) for k in range(count)]
+    size = ticks if size is None else size
+    return [Rtp(begin_ns + round(k * ms * MS), sequence + k, timestamp + k * ticks, noise.randbytes(size), payload_type)
+            for k in range(count)]
 
 
 def event(first: Rtp, code: int, packets: int = 6, payload_type: int = 101) -> list[Rtp]:

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from tests.decoders.packets import MS, Rtp, talk
 
 from rokuon.decoders.jitter import Jitter
-from tests.decoders.packets import MS, Rtp, talk
 
 
 def by_the_book(packets: list[Rtp], clock: int) -> list[float]:
     """RFC 3550 appendix A.8, packet by packet, in ns."""
     value, values = 0.0, []
-    for one, other in zip(packets, packets[1:], strict=False):
+    for one, other in pairwise(packets):
         stamps = ((other.timestamp - one.timestamp + (1 << 31)) % (1 << 32)) - (1 << 31)
         difference = abs((other.time_ns - one.time_ns) - stamps * 1e9 / clock)
         value += (difference - value) / 16

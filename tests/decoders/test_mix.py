@@ -9,7 +9,8 @@ from rokuon.decoders.mix import SILENCE, Channel, interleave, resample
 
 
 @pytest.mark.parametrize("kind", SILENCE)
-@given(pieces=st.lists(st.tuples(st.integers(-20, 80), st.integers(0, 30)), max_size=8), cuts=st.lists(st.integers(0, 120), max_size=4))
+@given(pieces=st.lists(st.tuples(st.integers(-20, 80), st.integers(0, 30)), max_size=8),
+       cuts=st.lists(st.integers(0, 120), max_size=4))
 def test_pieces_lie_in_their_places(kind: str, pieces: list[tuple[int, int]], cuts: list[int]) -> None:
     """However it is taken out, a channel holds the last piece of each place, and silence."""
     dtype = np.int16 if kind == "pcm16" else np.uint8

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.decoders.packets import MS, T0, Rtp, records, talk
 
 from rokuon.decoders.order import Order, Sequencer
 from rokuon.decoders.rtp import parse
-from tests.decoders.packets import MS, T0, Rtp, records, talk
 
 
 def arrange(packets: list[Rtp], sequencer: Sequencer | None = None, until_ns: int | None = None) -> tuple[Order, list[bytes]]:

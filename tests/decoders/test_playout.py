@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.decoders.packets import MS, T0, Rtp, talk
 
 from rokuon.decoders.playout import SECOND, Playout, Runs, to_ns
-from tests.decoders.packets import MS, T0, Rtp, talk
 
 
 def place(packets: list[Rtp], playout: Playout | None = None, ticks: int = 160) -> tuple[Runs, list[int]]:
@@ -42,7 +43,7 @@ def test_losses_leave_gaps_of_their_length() -> None:
     runs, places = place(jittered(kept, 5))
     assert runs.first.tolist() == [0, 100, 197]
     assert runs.gap.tolist() == [0, 480, 160]
-    steps = {b - a for a, b in zip(places, places[1:], strict=False)}
+    steps = {b - a for a, b in pairwise(places)}
     assert steps == {20 * MS, 40 * MS, 80 * MS}
 
 
@@ -114,7 +115,7 @@ def test_without_drift_blocks_are_sample_exact() -> None:
     came = jittered(sent, 30)
     for begin in range(0, 3_000, 500):
         places += place(came[begin:begin + 500], playout)[1]
-    assert {b - a for a, b in zip(places, places[1:], strict=False)} == {20 * MS}
+    assert {b - a for a, b in pairwise(places)} == {20 * MS}
     assert not playout.corrections
 
 

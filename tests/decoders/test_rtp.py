@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scapy.layers.rtp import RTP, RTPExtension
 from scapy.packet import Raw
+from tests.decoders.packets import T0, raw_records, records, talk
 
 from rokuon.decoders.rtp import NOTHING, RtpRecords, gather_rows, join, parse, select
-from tests.decoders.packets import T0, raw_records, records, talk
 
 
 def payloads(given: RtpRecords) -> list[bytes]:
