@@ -19,7 +19,7 @@ from rokuon.store.runs import STREAM
 from rokuon.store.signalling import Encapsulations, Frame
 from rokuon.store.spool import Slice, Spool
 
-__all__ = ["Job", "StreamJob", "make_job"]
+__all__ = ["Job", "StreamJob", "make_jobs"]
 
 _STATIC = {number: PayloadFormat(*form, number) for number, form in STATIC.items()}
 
@@ -73,8 +73,13 @@ def formats_of(call: Call, span: Span) -> dict[int, PayloadFormat]:
     return known
 
 
-def make_job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations) -> Job:
-    """The job of a call that is over, or of a piece of one. Holds the segments it names until it is done."""
+def make_jobs(ended: Sequence[Ended | Piece], spool: Spool, encapsulations: Encapsulations) -> list[Job]:
+    """The jobs of calls that are over, or of pieces of some that go on. Holds the segments they name until they are done."""
+    slices = _slices(spool, [span for item in ended for span in item.spans])
+    return [_job(item, spool, encapsulations, slices) for item in ended]
+
+
+def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, slices: dict[int, list[Slice]]) -> Job:
     call = ended.call
     groups: dict[tuple[Any, ...], list[Span]] = {}
     for span in ended.spans:
@@ -83,7 +88,6 @@ def make_job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations)
     hops: dict[Hop, int] = {}
     streams: list[StreamJob] = []
     ordered = sorted(groups.values(), key=lambda spans: min((s.since_ns, s.stream.number) for s in spans))
-    slices = _slices(spool, ended.spans)
     for spans in ordered:
         first = spans[0]
         stream, claim = first.stream, first.claim
@@ -96,8 +100,10 @@ def make_job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations)
                           formats=formats_of(call, first), voice=claim.media == "audio", sealed="SAVP" in claim.proto.upper())
         numbers = list(dict.fromkeys(s.stream.number for s in spans))
         row = spool.streams.get(numbers[0])
-        streams.append(StreamJob(plan, sorted((s.since_ns, s.until_ns) for s in spans),
-                                 [piece for n in numbers for piece in slices[n]],
+        times = sorted((s.since_ns, s.until_ns) for s in spans)
+        since, until = times[0][0], max(t[1] for t in times)
+        streams.append(StreamJob(plan, times,
+                                 [p for n in numbers for p in slices[n] if p.last_ns >= since and p.first_ns < until],
                                  row.tobytes() if row is not None else bytes(STREAM.itemsize)))
     segments = {piece.segment for job in streams for piece in job.slices}
     spool.hold(segments)

@@ -39,6 +39,9 @@ class Slice(NamedTuple):
     payload: int
     payload_base: int
     """What to take off a record's `offset` to get its place within this slice's payload."""
+    first_ns: int
+    """Of the whole run, as is `last_ns`."""
+    last_ns: int
 
 
 @dataclass(slots=True)
@@ -198,12 +201,12 @@ class Spool:
                 continue
             at = np.searchsorted(run.streams, numbers)
             at[at == len(run.streams)] = 0
-            for i in np.flatnonzero(run.streams[at] == numbers).tolist():
-                k = int(at[i])
-                first, end = int(run.starts[k]), int(run.starts[k + 1])
-                begin, stop = int(run.payload_starts[k]), int(run.payload_starts[k + 1])
+            which = np.flatnonzero(run.streams[at] == numbers)
+            at = at[which]
+            columns = (which, run.starts[at], run.starts[at + 1], run.payload_starts[at], run.payload_starts[at + 1])
+            for i, first, end, begin, stop in zip(*(column.tolist() for column in columns), strict=True):
                 found[i].append(Slice(run.segment, run.records_at + first * RECORD.itemsize, end - first,
-                                      run.payload_at + begin, stop - begin, begin))
+                                      run.payload_at + begin, stop - begin, begin, run.first_ns, run.last_ns))
         return found
 
     def hold(self, segments: Iterable[int]) -> None:
