@@ -2,7 +2,8 @@
 
 Bytes are taken once, whoever brings them first. A connection need not have been seen from its beginning, nor its
 segments in order: what came is kept as *runs* of consecutive bytes, and a run whose beginning is known to be a
-message's is read from there. In a run of which that is not known, a line that begins like SIP is looked for.
+message's is read from there. In a run of which that is not known, a line that begins like SIP is looked for. A connection
+that begins with an HTTP upgrade carries its messages in WebSocket frames (RFC 7118).
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 
 from rokuon.sniffer.packet import Endpoint
+from rokuon.sniffer.sip import looks_like_sip
 from rokuon.sniffer.sip_framing import LINE_LIMIT, Frame, Verdict, find_start, next_frame, undecided
 from rokuon.sniffer.tcp_runs import MAX_PIECES, Half, Run, StreamKey
+from rokuon.sniffer.websocket import Opening, next_websocket_frame, opening
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "StreamMessage", "TcpReassembler"]
 
@@ -154,15 +157,13 @@ class TcpReassembler:
         """Gives out the messages that are whole in `run`, and in those that follow on it."""
         while (synced := self._sync(half, run)) is not None:
             run = synced
-            if len(run.data) < run.needed:
-                frame = Frame(Verdict.MORE, 0, run.scanned, run.needed)
-            else:
-                frame = next_frame(run.data, run.scanned, self._message_limit)
+            frame, message = self._next(half, run)
             following = next((other for other in half.runs if other.start == run.end), None)
             if frame.verdict is Verdict.MESSAGE:
                 if frame.length_missing:
                     self.anomalies["tcp-no-content-length"] += 1
-                self._out.append((run.time(run.start + frame.end), *half.key, bytes(run.data[frame.begin:frame.end])))
+                if message:
+                    self._out.append((run.time(run.start + frame.end), *half.key, message))
                 self._drop(half, run, frame.end)
             elif frame.verdict is Verdict.MORE:
                 end = run.end
@@ -186,6 +187,51 @@ class TcpReassembler:
                 following.synced = True
                 run = following
 
+    def _next(self, half: Half, run: Run) -> tuple[Frame, bytes]:
+        """What stands at the beginning of a run, and the message's bytes, if it is one (b"": a frame that carries no SIP)."""
+        if len(run.data) < run.needed:
+            return Frame(Verdict.MORE, 0, run.scanned, run.needed), b""
+        if not half.websocket:
+            frame = next_frame(run.data, run.scanned, self._message_limit)
+            if frame.verdict is Verdict.MESSAGE:
+                return frame, bytes(run.data[frame.begin:frame.end])
+            if frame.verdict is Verdict.GARBAGE and frame.begin == 0:
+                found, end = opening(run.data)
+                if found is Opening.MAYBE:
+                    return Frame(Verdict.MORE, 0, 0), b""
+                if found is Opening.WEBSOCKET:
+                    half.websocket = True
+                    return Frame(Verdict.MESSAGE, 0, end), b""
+            return frame, b""
+        packed = next_websocket_frame(run.data, self._message_limit)
+        if packed.end < 0:
+            return Frame(Verdict.GARBAGE, 0, 0), b""
+        if packed.end == 0:
+            return Frame(Verdict.MORE, 0, 0, packed.needed), b""
+        message = b""
+        if packed.compressed:
+            self.anomalies["websocket-compressed"] += 1
+        elif packed.data:
+            if packed.first:
+                half.fragments.clear()
+            half.fragments += packed.payload
+            if len(half.fragments) > self._message_limit:
+                self.anomalies["tcp-long-message"] += 1
+                half.fragments.clear()
+            if packed.final:
+                message = bytes(half.fragments)
+                half.fragments.clear()
+        return Frame(Verdict.MESSAGE, 0, packed.end), message if looks_like_sip(message) else b""
+
+    @staticmethod
+    def _start(half: Half, run: Run) -> int:
+        """Where in a run a message begins beyond doubt; -1: not known."""
+        if half.websocket:  # frames have no marks: only one that begins the run is found again
+            packed = next_websocket_frame(run.data, len(run.data))
+            return 0 if packed.end > 0 and packed.first and looks_like_sip(packed.payload) else -1
+        at = find_start(run.data, run.scanned)
+        return 0 if at and not run.lost and opening(run.data)[0] is Opening.WEBSOCKET else at
+
     @staticmethod
     def _sync(half: Half, run: Run) -> Run | None:
         """The run at, or split off, where in `run` a message begins; None: not known, or what goes before it may yet come."""
@@ -193,7 +239,7 @@ class TcpReassembler:
             return run
         if not run.lost and (half.runs[0] is not run or (half.done and half.done[0][0] < run.start)):
             return None
-        at = find_start(run.data, run.scanned)
+        at = TcpReassembler._start(half, run)
         if at < 0:
             spare = len(run.data) - LINE_LIMIT
             if run.lost and spare > LINE_LIMIT:
@@ -223,7 +269,7 @@ class TcpReassembler:
         """Ends a run: a message of which all header fields came is given out with the body there is."""
         if run.synced:
             self.anomalies["tcp-incomplete-message"] += 1
-            if b"\n\r\n" in run.data or b"\n\n" in run.data:
+            if not half.websocket and b"\n\r\n" in run.data.replace(b"\n\n", b"\n\r\n"):
                 self._out.append((run.time(run.end), *half.key, bytes(run.data)))
         self._drop(half, run, len(run.data))
 

@@ -97,6 +97,10 @@ class Half:
     size: int = 0
     """Bytes in `runs`."""
     fin: int | None = None
+    websocket: bool = False
+    """It carries WebSocket frames."""
+    fragments: bytearray = field(default_factory=bytearray)
+    """The message that these have begun."""
 
     def finish(self, start: int, end: int) -> None:
         """Marks a stretch as done."""

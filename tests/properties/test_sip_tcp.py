@@ -126,6 +126,9 @@ BODIES = st.binary(max_size=120) | st.sampled_from([b"SIP/2.0 200 OK\r\nVia: x\r
                                                     b"INVITE sip:a@h SIP/2.0\r\nl: 0\r\n\r\n", SDP])
 
 
+UPGRADE = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n"
+
+
 def framed(bodies: list[bytes]) -> list[bytes]:
     return [b"MESSAGE sip:a@h SIP/2.0\r\nCall-ID: %d\r\nCSeq: %d MESSAGE\r\nContent-Length: %d\r\n\r\n%s" % (i, i, len(body),
                                                                                                              body)
@@ -176,6 +179,24 @@ def test_so_it_does_without_the_beginning_of_the_connection(data: st.DataObject,
     assert tcp._total == 0
 
 
+@given(st.data(), st.lists(BODIES, min_size=1, max_size=4), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_so_it_does_in_websocket_frames(data: st.DataObject, bodies: list[bytes], begun: bool) -> None:
+    messages = framed(bodies)
+    masked_with_zeros = [bytes((0x81, 0xFE)) + len(m).to_bytes(2, "big") + bytes(4) + m for m in messages]
+    stream = UPGRADE + b"".join(masked_with_zeros)
+    tcp = TcpReassembler()
+    if begun:
+        tcp.receive(0, A, B, 0, (1 << 32) - 1, SYN, b"")
+    spans = data.draw(segments(len(stream)))
+    if not begun:
+        spans = [(0, len(UPGRADE)), *spans]
+    out = []
+    for time, (a, b) in enumerate(spans):
+        out += tcp.receive(time, A, B, 0, a, 0, stream[a:b])
+    assert [m[4] for m in out] == messages
+
+
 @given(st.data(), st.lists(BODIES, min_size=2, max_size=5))
 @settings(max_examples=100, deadline=None)
 def test_a_lost_segment_costs_the_messages_it_touched(data: st.DataObject, bodies: list[bytes]) -> None:
@@ -193,7 +214,8 @@ def test_a_lost_segment_costs_the_messages_it_touched(data: st.DataObject, bodie
     assert len(got) <= len(whole) + 1  # one may have been cut short
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1 << 32), st.integers(0, 63), st.binary(max_size=30) | mutated(VALID),
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1 << 32), st.integers(0, 63),
+                          st.binary(max_size=30) | mutated([*VALID, UPGRADE]),
                           st.integers(0, 4 * 10**9)), max_size=25))
 @settings(max_examples=150, deadline=None)
 def test_any_segments_stay_within_bounds(parts: list[tuple[int, int, int, bytes, int]]) -> None:

@@ -276,6 +276,56 @@ def test_find_start_wants_a_header_field_behind_the_start_line() -> None:
     assert find_start(bytearray(b"a: INVITE x SIP/2.0\nVia: SIP/2.0/UDP x\nv : y"), 0) == -1
 
 
+def frame(payload: bytes, opcode: int = 1, mask: bytes = b"", final: bool = True) -> bytes:
+    """RFC 6455 section 5.2."""
+    length, masked = len(payload), 0x80 if mask else 0
+    head = bytes([opcode | (0x80 if final else 0)])
+    if length < 126:
+        head += bytes([length | masked])
+    else:
+        size = 2 if length < 65_536 else 8
+        head += bytes([(126 if size == 2 else 127) | masked]) + length.to_bytes(size, "big")
+    return head + mask + (bytes(b ^ mask[i % 4] for i, b in enumerate(payload)) if mask else payload)
+
+
+CLIENT = b"GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: WebSocket\r\nSec-WebSocket-Protocol: sip\r\n\r\n"  # RFC 7118 section 4.1
+SERVER = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", [1, 33, 100_000])
+@pytest.mark.parametrize("begun", [True, False])
+def test_websocket(size: int, begun: bool) -> None:
+    long = message(2, b"x" * 65_600)
+    for head, mask in ((CLIENT, b"\x01\xfe\x80\x55"), (SERVER, b"")):
+        parts = [(message(1), 1, True), (b"ping", 9, True), (b"not SIP", 1, True), (message(1, b"y" * 200), 2, True),
+                 (message(3)[:20], 1, False), (b"", 10, True), (message(3)[20:], 0, True), (long, 1, True)]
+        stream = head + b"".join(frame(payload, opcode, mask, final) for payload, opcode, final in parts)
+        talk = Talk()
+        if begun:
+            talk.syn()
+        for i in range(0, len(stream), size):
+            talk.send(i, stream[i:i + size])
+        assert talk.messages() == [message(1), message(1, b"y" * 200), message(3), long]
+        assert not talk.tcp.anomalies
+
+
+def test_websocket_with_a_hole() -> None:
+    talk = Talk()
+    talk.syn()
+    stream = CLIENT + frame(message(1))
+    talk.send(0, stream, time=0)
+    talk.send(len(stream) + 100, frame(message(2)), time=1)
+    assert [m[4] for m in talk.tcp.expire(6 * SECOND)] == [message(2)]
+
+
+def test_websocket_that_is_none() -> None:
+    talk = Talk()
+    talk.syn()
+    assert talk.send(0, CLIENT + b"\x7f\xff\xff" + bytes(50)) == []
+    assert talk.tcp.anomalies == {"tcp-resync": 1}
+    assert Talk().send(0, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n" + message(1)) == [message(1)]
+
+
 def segments(path: Path) -> Iterable[tuple[int, Endpoint, Endpoint, int, int, bytes]]:
     from scapy.layers.inet import IP, TCP  # noqa: PLC0415 -- slow to import, for this test alone
     from scapy.utils import PcapReader  # noqa: PLC0415
