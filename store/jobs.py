@@ -101,9 +101,9 @@ def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, sli
         numbers = list(dict.fromkeys(s.stream.number for s in spans))
         row = spool.streams.get(numbers[0])
         times = sorted((s.since_ns, s.until_ns) for s in spans)
-        since, until = times[0][0], max(t[1] for t in times)
+        since, end = times[0][0], max(t[1] for t in times)
         streams.append(StreamJob(plan, times,
-                                 [p for n in numbers for p in slices[n] if p.last_ns >= since and p.first_ns < until],
+                                 [p for n in numbers for p in slices[n] if p.last_ns >= since and p.first_ns < end],
                                  row.tobytes() if row is not None else bytes(STREAM.itemsize)))
     segments = {piece.segment for job in streams for piece in job.slices}
     spool.hold(segments)
