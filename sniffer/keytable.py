@@ -2,6 +2,7 @@
 
 Keys are rows of uint64 columns; a key's row number is its id. Linear probing in rounds: every round moves all rows that
 are still undecided on by one slot, so the number of rounds is the length of the longest probe, not the number of keys.
+Who may choose keys (every sender of a packet may) and knows the hash makes that probe as long as the table: give a seed.
 """
 
 from __future__ import annotations
@@ -15,15 +16,31 @@ __all__ = ["KeyTable"]
 
 Keys = Sequence[NDArray[np.uint64]]
 
-_MULTIPLIERS = tuple(np.uint64(m) for m in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93))
+_MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93)
+_WORD = (1 << 64) - 1
 _FOLD = np.uint64(32)
 
 
-class KeyTable:
-    """Ids 0, 1, 2 … for keys of `columns` uint64 each, in the order in which they were first inserted."""
+def _multipliers(seed: int) -> tuple[np.uint64, ...]:
+    """Odd numbers that nobody knows who does not know the seed (mixed as in SplitMix64)."""
+    mixed = []
+    for i, multiplier in enumerate(_MULTIPLIERS):
+        z = (seed + i * _MULTIPLIERS[0]) & _WORD if seed else 0
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & _WORD
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & _WORD
+        mixed.append(np.uint64((multiplier ^ z ^ z >> 31) | 1))
+    return tuple(mixed)
 
-    def __init__(self, columns: int, bits: int = 12) -> None:
+
+class KeyTable:
+    """Ids 0, 1, 2 … for keys of `columns` uint64 each (at most four), in the order in which they were first inserted.
+
+    Ids do not depend on the `seed`, a number of 64 bits; how fast they are found with keys chosen to collide does.
+    """
+
+    def __init__(self, columns: int, bits: int = 12, seed: int = 0) -> None:
         self.count = 0
+        self._multipliers = _multipliers(seed)
         self._bits = bits
         self._slots = np.full(1 << bits, -1, np.int32)
         self._keys = [np.zeros(1 << bits - 1, np.uint64) for _ in range(columns)]
@@ -33,13 +50,13 @@ class KeyTable:
         return [column[: self.count] for column in self._keys]
 
     def _hash(self, keys: Keys) -> NDArray[np.int64]:
-        h = keys[0] * _MULTIPLIERS[0]
-        for column, multiplier in zip(keys[1:], _MULTIPLIERS[1:], strict=False):
+        h = keys[0] * self._multipliers[0]
+        for column, multiplier in zip(keys[1:], self._multipliers[1:], strict=False):
             h ^= h >> _FOLD
             h += column
             h *= multiplier
         h ^= h >> _FOLD
-        h *= _MULTIPLIERS[-1]
+        h *= self._multipliers[-1]
         h >>= np.uint64(64 - self._bits)
         return h.view(np.int64)
 
