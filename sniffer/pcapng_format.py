@@ -42,6 +42,30 @@ class Interface:
     offset_ns: int
 
 
+class Marks:
+    """What kinds of block are where, and how long each may be."""
+
+    def __init__(self, words: NDArray[np.uint32]) -> None:
+        """`words`: the first three words of each block at least, shape (n, blocks)."""
+        kind = words[0]
+        enhanced = kind == ENHANCED_PACKET
+        self.only_packets = bool(enhanced.all())
+        """As it is nearly everywhere in a file; then all of the rest is simple."""
+        self.stamped = enhanced
+        self.simple = self.control = self.flipped = np.zeros(len(kind), np.bool_)
+        self.least: NDArray[np.uint32] | np.uint32 = np.uint32(32)
+        self.most: NDArray[np.uint32] | np.uint32 = np.uint32(RECORD_MAX)
+        if not self.only_packets:
+            self.stamped = enhanced | (kind == OLD_PACKET)
+            self.simple = kind == SIMPLE_PACKET
+            section = kind == SECTION
+            self.control = section | (kind == INTERFACE)
+            self.flipped = section & (words[2] != BYTE_ORDER_MAGIC)
+            choices = [self.stamped, self.simple, section, self.control]
+            self.least = np.select(choices, [32, 16, 28, 20], 12).astype(np.uint32)
+            self.most = np.where(self.stamped | self.simple | self.control, RECORD_MAX, BLOCK_MAX).astype(np.uint32)
+
+
 def nanoseconds(ticks: NDArray[np.uint64], resolution: int) -> NDArray[np.int64]:
     """Times in ticks of if_tsresol `resolution` (one byte, section 4.2) as nanoseconds, at most 2^63 - 1."""
     power = resolution & 0x7F
@@ -111,50 +135,49 @@ class PcapngFormat:
         if not len(at):
             return Parsed(None, begin)
         order = self._order
-        fields = headers_at(data, at, 28).view(order + "u4")
-        kind, total = fields[:, 0].astype(np.uint32), fields[:, 1].astype(np.int64)
-        captured = fields[:, 5].astype(np.int64)
-        stamped = (kind == ENHANCED_PACKET) | (kind == OLD_PACKET)
-        simple = kind == SIMPLE_PACKET
-        section = kind == SECTION
-        control = section | (kind == INTERFACE)
-        least = np.where(stamped, 32, np.where(simple, 16, np.where(section, 28, np.where(control, 20, 12))))
-        bad = (total < least) | (total > np.where(stamped | simple | control, RECORD_MAX, BLOCK_MAX))
-        whole = at + total <= end
-        bad |= stamped & whole & ((captured > total - 32) | (captured > PACKET_MAX))
-        flipped = section & (fields[:, 2] != BYTE_ORDER_MAGIC)
-        end_here = bad | flipped
+        words = np.ascontiguousarray(headers_at(data, at, 28).view(order + "u4").T).astype(np.uint32, copy=False)
+        kind, total = words[:2]
+        marks = Marks(words)
+        bad = (total < marks.least) | (total > marks.most)
+        overfull = marks.stamped & (words[5] > np.minimum(total - np.uint32(32), np.uint32(PACKET_MAX)))
+        if arrived > end:
+            overfull[-1] = False  # that part of it may not be there yet
+        bad |= overfull
+        bad |= marks.flipped
         damage = None
-        if end_here.any():
-            rows = int(end_here.argmax())
+        rows = len(at)
+        if bad.any():
+            rows = int(bad.argmax())
             arrived = int(at[rows])
-            if not flipped[rows]:
+            if not (marks.flipped & bad)[rows]:
                 damage = f"block of type {int(kind[rows])} and {int(total[rows]):,} bytes"
-        else:
-            rows = len(at)
-        if arrived > end and damage is None:
+        elif arrived > end:
             rows -= 1
             # A whole block is waited for, unless it is so long that it holds nothing we know.
             if total[rows] <= RECORD_MAX:
                 arrived = int(at[rows])
         # The length stands at a block's end once more. (Not where a writer left out the padding, or what was skipped unread.)
         trailer = headers_at(data, at[:rows] + total[:rows] - 4, 4).view(order + "u4")[:, 0]
-        wrong = (trailer != total[:rows]) & (total[:rows] & 3 == 0) & (total[:rows] <= RECORD_MAX)
+        wrong = trailer != total[:rows]
+        if wrong.any():
+            wrong &= (total[:rows] & 3 == 0) & (total[:rows] <= RECORD_MAX)
         if wrong.any():
             rows = int(wrong.argmax())
             arrived, damage = int(at[rows]), f"block of {int(total[rows]):,} bytes that does not end as it began"
         table, starts, counts = list(self._interfaces), [0], [len(self._interfaces)]
-        for row in np.flatnonzero(control[:rows]).tolist():
-            if fields[row, 0] == INTERFACE and len(self._interfaces) >= INTERFACES_MAX:
+        for row in np.flatnonzero(marks.control[:rows]).tolist():
+            if kind[row] == INTERFACE and len(self._interfaces) >= INTERFACES_MAX:
                 rows, arrived, damage = row, int(at[row]), f"more than {INTERFACES_MAX:,} interfaces"
                 break
             place = int(at[row])
             self._control(data[place:place + int(total[row])].tobytes(), table, starts, counts)
-        packet = np.flatnonzero((stamped | simple)[:rows])
-        if not len(packet):
-            return Parsed(None, arrived, damage)
-        era = np.cumsum(control)[packet]
-        batch = self._packets(data, at[packet], fields[packet], table, base=np.array(starts)[era], count=np.array(counts)[era])
+        if marks.only_packets:
+            at, words, base, count = at[:rows], words[:, :rows], np.zeros(rows, np.int64), np.full(rows, counts[0])
+        else:
+            packet = np.flatnonzero((marks.stamped | marks.simple)[:rows])
+            era = np.cumsum(marks.control)[packet]
+            at, words, base, count = at[packet], words[:, packet], np.array(starts)[era], np.array(counts)[era]
+        batch = self._packets(data, at, words, table, base=base, count=count) if len(at) else None
         return Parsed(batch, arrived, damage)
 
     def _control(self, block: bytes, table: list[Interface], starts: list[int], counts: list[int]) -> None:
@@ -190,41 +213,35 @@ class PcapngFormat:
             at += length + 3 & ~3
         return Interface(link_type, snaplen, resolution, max(-INT64_MAX, min(INT64_MAX, offset * 1_000_000_000)))
 
-    def _packets(self, data: NDArray[np.uint8], at: NDArray[np.int64], fields: NDArray[np.uint32], table: list[Interface],
+    def _packets(self, data: NDArray[np.uint8], at: NDArray[np.int64], words: NDArray[np.uint32], table: list[Interface],
                  *, base: NDArray[np.int64], count: NDArray[np.int64]) -> PacketBatch | None:
-        """A batch of the packet blocks at `at`; `fields`: their first seven words."""
-        kind = fields[:, 0].astype(np.uint32)
-        interface = fields[:, 2].astype(np.int64)
-        old = kind == OLD_PACKET
-        if old.any():  # 16 bits of interface, 16 of drop count
-            interface = np.where(old, interface & 0xFFFF if self._order == "<" else interface >> 16, interface)
-        simple = kind == SIMPLE_PACKET
-        some_simple = bool(simple.any())
-        if some_simple:
-            interface[simple] = 0
+        """A batch of the packet blocks at `at`; `words`: their first seven words, shape (7, n)."""
+        kind, interface = words[0], words[2].astype(np.int64)
+        usual = bool((kind == ENHANCED_PACKET).all())
+        if not usual:
+            # Of the obsolete kind, 16 bits of interface and as many of drop count; the simple kind has neither.
+            half = interface & 0xFFFF if self._order == "<" else interface >> 16
+            interface = np.where(kind == OLD_PACKET, half, np.where(kind == SIMPLE_PACKET, 0, interface))
         known = interface < count
         if not known.all():
             self._stray += int((~known).sum())
             if not known.any():
                 return None
-            at, fields, kind, interface = at[known], fields[known], kind[known], interface[known]
-            base, simple = base[known], simple[known]
+            at, words, kind, interface, base = at[known], words[:, known], kind[known], interface[known], base[known]
         slot = base + interface
-        words = fields.astype(np.uint32)
-        ticks = words[:, 3].astype(np.uint64) << np.uint64(32) | words[:, 4]
-        time = self._times(ticks, slot, table)
-        captured, wire, offset = words[:, 5].astype(np.int64), words[:, 6].astype(np.int64), at + 28
-        if some_simple:
+        time = self._times(words[3].astype(np.uint64) << np.uint64(32) | words[4], slot, table)
+        captured, wire, offset = words[5].astype(np.int64), words[6].astype(np.int64), at + 28
+        if not usual and (simple := kind == SIMPLE_PACKET).any():
             snaplen = np.array([i.snaplen or PACKET_MAX for i in table], np.int64)[slot]
-            room = np.minimum(np.minimum(snaplen, words[:, 1].astype(np.int64) - 16), PACKET_MAX)
-            wire = np.where(simple, words[:, 2].astype(np.int64), wire)
+            room = np.minimum(np.minimum(snaplen, words[1].astype(np.int64) - 16), PACKET_MAX)
+            wire = np.where(simple, words[2], wire)
             captured = np.where(simple, np.minimum(wire, room), captured)
             offset = np.where(simple, at + 12, offset)
             # It has no time: that of the packet before it.
             source = np.maximum.accumulate(np.where(simple, -1, np.arange(len(at))))
             time = np.where(source < 0, self._last_ns, time[source])
         self._last_ns = int(time[-1])
-        self._remember(int(kind[-1]), int(words[-1, 3]))
+        self._remember(int(kind[-1]), int(words[3, -1]))
         wire = np.minimum(np.maximum(wire, captured), INT32_MAX)
         link_type = np.array([i.link_type for i in table], np.uint16)[slot]
         return PacketBatch(data, offset, captured.astype(np.int32), wire.astype(np.int32), time, link_type,
@@ -232,7 +249,10 @@ class PcapngFormat:
 
     def _times(self, ticks: NDArray[np.uint64], slot: NDArray[np.int64], table: list[Interface]) -> NDArray[np.int64]:
         """Nanoseconds of each row, by the clock of its interface."""
-        resolution = np.array([i.resolution for i in table], np.uint8)[slot]
+        if all(i == table[0] for i in table):
+            resolution = np.full(1, table[0].resolution, np.uint8)
+        else:
+            resolution = np.array([i.resolution for i in table], np.uint8)[slot]
         if resolution[0] == resolution[-1] and (resolution == resolution[0]).all():
             time = nanoseconds(ticks, int(resolution[0]))
         else:
