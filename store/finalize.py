@@ -83,6 +83,8 @@ class CallFinalizer:
         """
         for stream in self.plan.streams[len(self._streams):]:
             self._streams.append(StreamState(stream))
+        for state, stream in zip(self._streams, self.plan.streams, strict=True):
+            state.plan = stream  # signalling may have told more of it
         for state, packets in zip(self._streams, records, strict=False):
             if packets is not None:
                 state.feed(packets)

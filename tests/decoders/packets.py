@@ -62,6 +62,6 @@ def records(packets: Iterable[Rtp]) -> RtpRecords:
 def raw_records(packets: Iterable[tuple[int, bytes]]) -> RtpRecords:
     packets = list(packets)
     length = np.array([len(octets) for _, octets in packets], np.int32)
-    data = np.frombuffer(b"".join(octets for _, octets in packets) + bytes(64), np.uint8)
+    data = np.frombuffer(bytearray(b"".join(octets for _, octets in packets) + bytes(64)), np.uint8)
     return RtpRecords(np.array([t for t, _ in packets], np.int64), data, np.cumsum(length, dtype=np.int64) - length, length,
                       length.copy())
