@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from enum import IntEnum
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,10 +72,10 @@ def udp_kinds(d: UdpDatagrams, rows: NDArray[np.int64], sip_ports: NDArray[np.ui
 class SipConnections:
     """Which TCP segments may carry SIP: those of the configured ports, and of connections that once began like SIP."""
 
-    def __init__(self, sip_ports: Iterable[int], limit: int = 65_536) -> None:
+    def __init__(self, sip_ports: Iterable[int], limit: int = 65_536, seed: int = 0) -> None:
         self._ports = np.array(sorted(sip_ports), np.uint16)
-        self._limit = limit
-        self._known = KeyTable(2)
+        self._limit, self._seed = limit, seed
+        self._known = KeyTable(2, seed=seed)
 
     def select(self, batch: PacketBatch, layer: NetworkLayer, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Of the IP packets `rows` (no UDP datagrams), which are TCP segments to be kept. Shape (len(rows),)."""
@@ -102,12 +103,18 @@ class SipConnections:
         low, high = ends[:, 0].copy(), ends[:, 2].copy()  # of IPv4 both addresses, of IPv6 half of each
         port_pair = head[:, :4].copy().view(np.uint32)[:, 0].astype(np.uint64)
         key = [np.where(v4, low, low ^ high * np.uint64(0x9E3779B97F4A7C15)), port_pair]
-        if begins.any():
-            if self._known.count > self._limit:
-                self._known = KeyTable(2)
-            self._known.insert([column[begins & ~sip] for column in key])
+        if begins.any() and self._known.count > self._limit:
+            self._known = KeyTable(2, seed=self._seed)
+        before = self._known.count
+        new = np.flatnonzero(begins & ~sip)
+        if len(new):
+            _, first = self._known.insert([column[new] for column in key])
+            new = new[first]
         if self._known.count:
-            sip |= self._known.find(key) >= 0
+            found = self._known.find(key)
+            sip |= (found >= 0) & (found < before)
+            late = np.flatnonzero(found >= before)  # of connections that begin here, what follows
+            sip[late] |= late >= new[found[late] - before]
         return np.asarray(sip | begins)
 
 
@@ -123,12 +130,13 @@ class KindLimiter:
         """Which of the packets of `kind`, captured at these times, are kept."""
         keep = np.ones(len(times_ns), bool)
         seconds = times_ns // 1_000_000_000
-        for second in np.unique(seconds).tolist():
-            rows = np.flatnonzero(seconds == second)
+        changes = np.flatnonzero(seconds[1:] != seconds[:-1]) + 1
+        for begin, end in pairwise([0, *changes.tolist(), len(seconds)] if len(seconds) else []):
+            second = int(seconds[begin])
             of, seen = self._second.get(kind, (second, 0))
             seen = seen if of == second else 0
             allowed = max(0, self._per_second - seen)
-            keep[rows[allowed:]] = False
-            self.dropped[kind.name.lower()] += max(0, len(rows) - allowed)
-            self._second[kind] = (second, seen + len(rows))
+            keep[begin + allowed:end] = False
+            self.dropped[kind.name.lower()] += max(0, end - begin - allowed)
+            self._second[kind] = (second, seen + end - begin)
         return keep

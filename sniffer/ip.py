@@ -1,6 +1,6 @@
 """IPv4, IPv6 and UDP headers of whole batches (RFC 791, RFC 8200, RFC 768).
 
-What does not fit a vectorised group (TCP, fragments, extension headers) is left to `careful`, packet by packet.
+What does not fit a vectorised group (TCP, fragments) is left to `careful`, packet by packet.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from rokuon.sniffer.keytable import KeyTable
 from rokuon.sniffer.link import ETHERTYPE_IPV4, ETHERTYPE_IPV6, NetworkLayer
 from rokuon.sniffer.packet import PacketBatch
 
-__all__ = ["PROTOCOL_TCP", "PROTOCOL_UDP", "IPv6Addresses", "UdpDatagrams", "udp_datagrams"]
+__all__ = ["EXTENSION_HEADERS", "PROTOCOL_TCP", "PROTOCOL_UDP", "IPv6Addresses", "UdpDatagrams", "udp_datagrams"]
 
 PROTOCOL_TCP = 6
 PROTOCOL_UDP = 17
 _LOOK = 12
 """Bytes of the UDP payload that are gathered with the headers: a fixed RTP header."""
-_EXTENSIONS = (0, 43, 44, 60, 135)  # hop-by-hop, routing, fragment, destination options, mobility
+FRAGMENT_HEADER = 44
+EXTENSION_HEADERS = (0, 43, FRAGMENT_HEADER, 60, 135)
+"""IPv6: hop-by-hop options, routing, fragment, destination options, mobility (RFC 8200 section 4, RFC 6275)."""
+_MAX_EXTENSIONS = 8
 
 
 @dataclass(slots=True)
@@ -54,16 +57,16 @@ class UdpDatagrams:
 class IPv6Addresses:
     """Gives every IPv6 address a number of 32 bits, so that both families have keys of one size; bounded."""
 
-    def __init__(self, limit: int = 1 << 20) -> None:
-        self._table = KeyTable(2)
+    def __init__(self, limit: int = 1 << 20, seed: int = 0) -> None:
+        self._table = KeyTable(2, seed=seed)
         self._base = 0
-        self._limit = limit
+        self._limit, self._seed = limit, seed
 
     def numbers(self, address: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Numbers of addresses given as two words each, shape (n, 2)."""
         if self._table.count > self._limit:  # streams are found again under new numbers: costs a look-up, loses nothing
             self._base = (self._base + self._table.count) & 0x7FFFFFFF
-            self._table = KeyTable(2)
+            self._table = KeyTable(2, seed=self._seed)
         ids, _ = self._table.insert([address[:, 0].copy(), address[:, 1].copy()])
         return ids.astype(np.uint64) + np.uint64(self._base)
 
@@ -107,7 +110,14 @@ def _ipv6(batch: PacketBatch, layer: NetworkLayer, rows: NDArray[np.int64],
     words = window(batch.data, start, 48 + _LOOK).view("<u4")
     upper = start + 40
     end = batch.offset[rows] + batch.captured_length[rows]
-    fits = ((words[:, 0] & 0xF0) == 0x60) & ((words[:, 1] >> 16 & 0xFF) == PROTOCOL_UDP) & (upper + 8 <= end)
+    six, following = (words[:, 0] & 0xF0) == 0x60, (words[:, 1] >> 16).astype(np.uint8)  # the next header
+    fits = six & (following == PROTOCOL_UDP) & (upper + 8 <= end)
+    more = np.flatnonzero(six & np.isin(following, EXTENSION_HEADERS)) if not fits.all() else rows[:0]
+    if len(more):  # gather again behind the extension headers
+        upper[more] = _behind_extensions(batch.data, upper[more], end[more], following[more])
+        more = more[upper[more] >= 0]
+        words[more, 10:] = window(batch.data, upper[more], 8 + _LOOK).view("<u4")
+        fits[more] = True
     others = rows[~fits]
     keep = np.flatnonzero(fits)
     if len(others):
@@ -122,6 +132,24 @@ def _ipv6(batch: PacketBatch, layer: NetworkLayer, rows: NDArray[np.int64],
         v6=np.ones(len(rows), bool), head=words[:, 12:15], ip_id=np.zeros(len(rows), np.uint16),
         ttl=(words[:, 1] >> 24).astype(np.uint8), tos=class_.astype(np.uint8))
     return found, others
+
+
+def _behind_extensions(data: NDArray[np.uint8], at: NDArray[np.int64], end: NDArray[np.int64],
+                       following: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Where the UDP headers of IPv6 packets begin whose first extension header is at `at`; -1: no whole datagram there."""
+    at, following = at.copy(), following.copy()
+    rows = np.arange(len(at))
+    for _ in range(_MAX_EXTENSIONS):
+        rows = rows[at[rows] + 8 <= end[rows]]
+        if not len(rows):
+            break
+        head = window(data, at[rows], 4)
+        fragment = following[rows] == FRAGMENT_HEADER
+        part = fragment & ((head[:, 2] != 0) | ((head[:, 3] & 0xF9) != 0))  # an atomic fragment is none (RFC 6946)
+        following[rows] = np.where(part, FRAGMENT_HEADER, head[:, 0])
+        at[rows] += np.where(fragment, 8, head[:, 1].astype(np.int64) * 8 + 8)
+        rows = rows[~part & np.isin(following[rows], EXTENSION_HEADERS)]
+    return np.where((following == PROTOCOL_UDP) & (at + 8 <= end), at, -1)
 
 
 def udp_datagrams(batch: PacketBatch, layer: NetworkLayer,

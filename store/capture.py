@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from secrets import randbits
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from rokuon.sniffer.classify import Kind, KindLimiter, SipConnections, is_rtp, udp_kinds
 from rokuon.sniffer.gather import scatter, window
-from rokuon.sniffer.ip import IPv6Addresses, UdpDatagrams, udp_datagrams
+from rokuon.sniffer.ip import EXTENSION_HEADERS, IPv6Addresses, UdpDatagrams, udp_datagrams
 from rokuon.sniffer.link import ETHERTYPE_IPV4, NetworkLayer, locate, tags_of
 from rokuon.sniffer.packet import PacketBatch
 from rokuon.sniffer.streams import StreamTable
@@ -27,14 +28,19 @@ Kept = tuple[NDArray[np.int64], NDArray[np.uint8]]
 
 
 class Capture:
-    """Turns batches into runs. `counts` says what was seen, by kind."""
+    """Turns batches into runs. `counts` says what was seen, by kind.
+
+    `idle_ns`: a stream that paused longer goes on under a new number; must be shorter than the correlator's window, behind
+    which it has forgotten the old one.
+    """
 
     def __init__(self, sip_ports: Iterable[int] = (5060,), max_streams: int = 1 << 18,
-                 side_packets_per_second: int = 2000) -> None:
+                 side_packets_per_second: int = 2000, idle_ns: int = 15_000_000_000) -> None:
+        seed = randbits(64)  # of hash tables: who sends packets must not know where they fall
         self._ports = np.array(sorted(sip_ports), np.uint16)
-        self._streams = StreamTable(max_streams)
-        self._addresses = IPv6Addresses()
-        self._connections = SipConnections(sip_ports)
+        self._streams = StreamTable(max_streams, idle_ns=idle_ns, seed=seed)
+        self._addresses = IPv6Addresses(seed=seed)
+        self._connections = SipConnections(sip_ports, seed=seed)
         self._limiter = KindLimiter(side_packets_per_second)
         self._now_ns = 0
         self.counts: Counter[str] = Counter()
@@ -80,7 +86,7 @@ class Capture:
         there = batch.offset[rows] + batch.captured_length[rows] - start >= 20
         kinds[v4 & there & ((head[:, 3] & 0x3FFF) != 0)] = Kind.FRAGMENT
         following = head[:, 3] >> 8  # IPv6: the next header
-        kinds[~v4 & there & np.isin(following, (0, 43, 44, 60, 135))] = Kind.FRAGMENT
+        kinds[~v4 & there & np.isin(following, EXTENSION_HEADERS)] = Kind.FRAGMENT
         keep = kinds != Kind.OTHER
         self.counts["other_ip"] += int(np.count_nonzero(~keep))
         self.counts["fragments"] += int(np.count_nonzero(kinds == Kind.FRAGMENT))
@@ -169,8 +175,9 @@ class Capture:
             for i, path in enumerate(layer.path[packet].tolist()):
                 tags = tags_of(path)
                 streams["tags"][i, :len(tags)], streams["tag_count"][i] = tags, len(tags)
-            header = np.minimum(d.payload[at] - batch.offset[packet], 96)
-            streams["header_length"] = header
+            header = d.payload[at] - batch.offset[packet]
+            header[header > 96] = 0
+            streams["header_length"], streams["network"] = header, start - batch.offset[packet]
             streams["header"] = np.where(np.arange(96) < header[:, None], window(batch.data, batch.offset[packet], 96), 0)
         return numbers, streams
 

@@ -35,7 +35,7 @@ def write_packets(path: Path, frames: Sequence[Frame], streams: Sequence[tuple[b
         row = np.frombuffer(template, STREAM)[0]
         head = bytes(row["header"][:row["header_length"]])
         if head:
-            rows += _given_back(head, int(row["link_type"]), bool(row["v6"]), packets)
+            rows += _given_back(head, int(row["link_type"]), int(row["network"]), packets)
     rows.sort(key=lambda r: r[0])
     kinds = [kind for _, kind, _, _ in rows]
     link = max(set(kinds), key=kinds.count) if kinds else _ETHERNET
@@ -53,7 +53,7 @@ def write_packets(path: Path, frames: Sequence[Frame], streams: Sequence[tuple[b
     temporary.rename(path)
 
 
-def _given_back(head: bytes, link_type: int, v6: bool, packets: StreamPackets) -> list[tuple[int, int, int, bytes]]:
+def _given_back(head: bytes, link_type: int, ip: int, packets: StreamPackets) -> list[tuple[int, int, int, bytes]]:
     """The stream's frames: its first packet's headers with what differs from packet to packet put in."""
     udp = len(head) - 8
     rows = []
@@ -61,17 +61,14 @@ def _given_back(head: bytes, link_type: int, v6: bool, packets: StreamPackets) -
     for time_ns, offset, frame_length, captured, length, ident, ttl, tos in packets.records.tolist():
         header = bytearray(head)
         struct.pack_into(">H", header, udp + 4, length + 8)
-        if v6:
-            ip = udp - 40
-            struct.pack_into(">H", header, ip + 4, length + 8)
-            header[ip + 7] = ttl
+        if header[ip] >> 4 == 6:
+            struct.pack_into(">H", header, ip + 4, udp - ip - 40 + 8 + length)
+            header[ip], header[ip + 1], header[ip + 7] = 0x60 | tos >> 4, tos << 4 & 0xF0 | header[ip + 1] & 0x0F, ttl
         else:
-            ip = udp - 20
-            if ip >= 0 and header[ip] == 0x45:
-                header[ip + 1], header[ip + 8] = tos, ttl
-                struct.pack_into(">HH", header, ip + 2, length + 28, ident)
-                struct.pack_into(">H", header, ip + 10, 0)
-                struct.pack_into(">H", header, ip + 10, _checksum(header[ip:ip + 20]))
+            header[ip + 1], header[ip + 8] = tos, ttl
+            struct.pack_into(">HH", header, ip + 2, udp - ip + 8 + length & 0xFFFF, ident)
+            struct.pack_into(">H", header, ip + 10, 0)
+            struct.pack_into(">H", header, ip + 10, _checksum(header[ip:udp]))
         rows.append((time_ns, link_type, frame_length, bytes(header) + data[offset:offset + captured].tobytes()))
     return rows
 

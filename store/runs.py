@@ -25,9 +25,10 @@ bytes of the UDP payload that are there, bytes it had, and what of the IP header
 
 STREAM = np.dtype([("number", "<u4"), ("ssrc", "<u4"), ("first_ns", "<i8"), ("source", "u1", 16), ("destination", "u1", 16),
                    ("source_port", "<u2"), ("destination_port", "<u2"), ("tags", "<u2", 4), ("tag_count", "u1"), ("v6", "u1"),
-                   ("point", "u1"), ("header_length", "u1"), ("link_type", "<u2"), ("reserved", "<u2"), ("header", "u1", 96)])
+                   ("point", "u1"), ("header_length", "u1"), ("link_type", "<u2"), ("network", "<u2"), ("header", "u1", 96)])
 """A stream's number, addresses (IPv4: the first 4 bytes), VLAN tags outermost first, and the link, IP and UDP headers
-of its first packet, from which its packets can be given back."""
+of its first packet (`network`: where in them the IP header begins), from which its packets can be given back; no header
+where they take more than 96 bytes."""
 
 PACKET = np.dtype([("time_ns", "<i8"), ("offset", "<u4"), ("captured", "<u4"), ("wire", "<u4"), ("link_type", "<u2"),
                    ("kind", "u1"), ("point", "u1")])
