@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import numpy as np
@@ -87,6 +87,7 @@ class Correlator:
         self._frames: OrderedDict[str, list[Frame]] = OrderedDict()
         self._frame_bytes = 0
         self._out: list[Ended | Piece] = []
+        self._fed: dict[int, int] = {}  # up to when pieces of a call were given out, by its number
         self._loose_numbers = count(-1, -1)
 
     # -- in ------------------------------------------------------------------
@@ -226,16 +227,23 @@ class Correlator:
         if call.answer_ns is None:
             return
         until = self.now_ns - 5 * _S
-        spans = self.binder.bind(call, until)
+        spans = self._new_part(call, self.binder.bind(call, until))
+        self._fed[number] = until
         if spans:
             self._out.append(Piece(call, spans, until))
             for stream in {s.stream.number: s.stream for s in spans}.values():
                 self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), until)
 
+    def _new_part(self, call: Call, spans: list[Span]) -> list[Span]:
+        """What of the spans was not given out as a piece before."""
+        fed = self._fed.get(call.number, 0)
+        return [replace(s, since_ns=max(s.since_ns, fed)) for s in spans if s.until_ns > fed] if fed else spans
+
     def _close(self, call: Call) -> None:
         end = call.end_ns if call.end_ns is not None else call.last_ns
         spans = self.binder.bind(call, max(end, self.now_ns) + self._linger)
-        self._out.append(Ended(call, spans, self._take_frames(call)))
+        self._out.append(Ended(call, self._new_part(call, spans), self._take_frames(call)))
+        self._fed.pop(call.number, None)
         self.binder.end(call)
         for stream in {s.stream.number: s.stream for s in spans}.values():
             last = max(t[1] for t in stream.taken)
