@@ -113,7 +113,7 @@ def machine() -> str:
     model = next((line.partition(":")[2].strip() for line in info if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     return (f"{datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} × {model}, {memory:.0f} GiB, Linux {platform.release()}, "
-            f"Python {platform.python_version()}")
+            f"Python {platform.python_version()}; load average {os.getloadavg()[0]:.1f}")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

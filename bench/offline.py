@@ -129,10 +129,12 @@ def marginal(results: dict[str, tuple[int, list[Result]]]) -> list[str]:
     small, large = results.get("pcmu 30 × 90 s"), results.get("pcmu 300 × 90 s")
     if not small or not large:
         return []
+    few = {result.name: result.cost for result in small[1]}
     lines = []
-    for one, other in zip(small[1], large[1], strict=False):
-        if one.name == other.name and not one.cost.status and not other.cost.status:
-            lines.append((one.name, (other.cost.cpu - one.cost.cpu) / (large[0] - small[0]) * 1e9))
+    for result in large[1]:
+        cost, less = result.cost, few.get(result.name)
+        if less and not cost.status and not less.status:
+            lines.append((result.name, (cost.cpu - less.cpu) / (large[0] - small[0]) * 1e9))
     base = dict(lines).get("tcpdump")
     return [f"- {name}: {cost:,.0f} ns a further packet" + (f", {cost / base:.2f} of tcpdump's" if base else "")
             for name, cost in lines]
