@@ -55,7 +55,7 @@ class CallAudio:
         self.concealed_ns = 0
         self.anomalies: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        """Why voice was not decoded: packets by reason."""
+        """Why voice was not decoded: how often, by reason."""
         self._path = path
         self._part_s = part_s
         self._file: WavFile | None = None

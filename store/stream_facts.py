@@ -17,7 +17,7 @@ from rokuon.decoders.jitter import Jitter
 from rokuon.decoders.order import Sequencer
 from rokuon.decoders.playout import Playout
 from rokuon.decoders.rtp import NOTHING, RtpPackets, RtpRecords, gather_rows, join, parse, select
-from rokuon.decoders.telephone_event import Press, digits, parse_events
+from rokuon.decoders.telephone_event import DTMF, Press, digits, parse_events
 from rokuon.store.sidecar import iso
 
 __all__ = ["KeyPress", "StreamPlan", "StreamState", "Voice"]
@@ -31,6 +31,7 @@ STATIC = {0: PayloadFormat("PCMU", 8000, payload_type=0), 8: PayloadFormat("PCMA
           9: PayloadFormat("G722", 8000, payload_type=9)}
 """Taken for what RFC 3551 says, also where no description names them."""
 NOISE_TYPES = (13, 19)
+FIRST_DYNAMIC = 96
 MOST_EVENT_PACKETS = 100_000
 MOST_CHANGES = 100
 """Changes of codec that are listed of a stream."""
@@ -115,7 +116,10 @@ class StreamState:
     _held: list[RtpRecords] = field(default_factory=list)
     _events: list[_EventPackets] = field(default_factory=list)
     _event_packets: int = 0
+    _event_clock: int = 0
     _kinds: NDArray[np.uint8] | None = None
+    _unsaid: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(128, np.bool_))
+    """Dynamic payload types that no description names."""
     _formats: Mapping[int, PayloadFormat] | None = None
     _last_type: int = -1
 
@@ -175,6 +179,8 @@ class StreamState:
         time_ns, kind = packets.time_ns, packets.payload_type
         if rows is not None:
             time_ns, kind = time_ns[rows], kind[rows]
+        if self._unsaid[kind].any() and not self.plan.sealed:
+            self._guess_events(packets, np.arange(len(packets)) if rows is None else rows)
         first, last = int(time_ns.min()), int(time_ns.max())
         self.first_ns = min(self.first_ns, first) if self.packets else first
         self.last_ns = max(self.last_ns, last)
@@ -228,14 +234,28 @@ class StreamState:
         """What each of the 128 payload types is for."""
         if self._kinds is None or self._formats is not self.plan.formats:
             self._kinds = np.zeros(128, np.uint8)
+            self._unsaid = np.arange(128) >= FIRST_DYNAMIC
             self._formats = self.plan.formats
             for number in NOISE_TYPES:
                 self._kinds[number] = NOISE
             for number, known in self.plan.formats.items():
                 if 0 <= number < 128:
+                    self._unsaid[number] = False
                     name = known.encoding.upper()
                     self._kinds[number] = EVENT if name == "TELEPHONE-EVENT" else NOISE if name == "CN" else VOICE
         return self._kinds
+
+    def _guess_events(self, packets: RtpPackets, rows: Rows) -> None:
+        """Takes a dynamic type that nobody has described for telephone events where all its packets look like DTMF keys."""
+        kind = packets.payload_type[rows]
+        for number in np.unique(kind[self._unsaid[kind]]).tolist():
+            self._unsaid[number] = False
+            mine = rows[kind == number]
+            if (packets.length[mine] == 4).all():
+                octets = gather_rows(packets.data, packets.start[mine], packets.length[mine]).reshape(-1, 4)
+                if (octets[:, 0] < len(DTMF)).all() and not (octets[:, 1] & 0x40).any():
+                    self.kinds()[number] = EVENT
+                    self.anomalies["guessed-telephone-event"] += 1
 
     def format(self, number: int) -> PayloadFormat | None:
         """What a payload type means here; None: nobody has said so."""
@@ -300,7 +320,9 @@ class StreamState:
 
     # -- keys ----------------------------------------------------------------
     def _note_events(self, packets: RtpPackets, rows: Rows) -> None:
-        if len(rows) and self._event_packets < MOST_EVENT_PACKETS:
+        if len(rows) and self._event_packets < MOST_EVENT_PACKETS and not self.plan.sealed:
+            known = self.plan.formats.get(int(packets.payload_type[rows[0]]))
+            self._event_clock = self._event_clock or (known.clock_rate if known is not None else 0)
             self._event_packets += len(rows)
             length = np.minimum(packets.length[rows], 4).astype(np.int32)
             self._events.append(_EventPackets(packets.timestamp[rows], packets.time_ns[rows],
@@ -313,9 +335,7 @@ class StreamState:
         stamps, times, octets, lengths = (np.concatenate(column) for column in zip(*self._events, strict=True))
         padded = np.concatenate([octets, np.zeros(8, np.uint8)])
         rows = parse_events(padded, np.cumsum(lengths, dtype=np.int64) - lengths, lengths)
-        kinds = self.kinds()
-        clock = next((f.clock_rate for n, f in self.plan.formats.items()
-                      if 0 <= n < 128 and kinds[n] == EVENT and f.clock_rate > 0), 8000)
+        clock = self._event_clock or 8000
         found: list[Press] = digits(stamps, rows)
         return [KeyPress(int(times[p.row]), p.key, round(p.duration * 1000 / clock)) for p in found]
 

@@ -156,6 +156,20 @@ def test_a_key_that_two_streams_carry_is_one_press(tmp_path: Path) -> None:
         ("caller", "5"), ("callee", "1"), ("caller", "5"), ("caller", "#")]
 
 
+def test_what_is_sealed_presses_no_keys(tmp_path: Path) -> None:
+    call = finalize(tmp_path, [event(talk(1)[0], 5)], [stream(sealed=True)])
+    assert call["events"] == []
+
+
+def test_keys_of_a_type_that_nobody_described(tmp_path: Path) -> None:
+    keys = [Rtp(p.time_ns, p.sequence, p.timestamp, p.payload, 96) for p in event(talk(1)[0], 5)]
+    call = finalize(tmp_path, [keys], show_digits=True)
+    assert [e["detail"] for e in call["events"]] == ["5"]
+    assert call["anomalies"] == {"guessed-telephone-event": 1}
+    assert call["streams"][0]["codec"] is None
+    assert call["audio_reason"] == "no voice in the media"
+
+
 def test_comfort_noise_is_no_voice(tmp_path: Path) -> None:
     sent = talk(100)
     quiet = [Rtp(sent[40].time_ns, sent[40].sequence, sent[40].timestamp, b"\x40", 13)]
