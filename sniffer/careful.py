@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
+from rokuon.sniffer.link import MAX_TAGS
 from rokuon.sniffer.packet import (
     LINKTYPE_ETHERNET,
     LINKTYPE_IPV4,
@@ -61,7 +62,7 @@ def _decode(data: bytes, link_type: int) -> IpPacket | None:
     if link_type in _HEADER:
         at, where = _HEADER[link_type]
         (kind,) = struct.unpack_from(">H", data, where)
-        while kind in _VLAN and len(tags) < 5:
+        while kind in _VLAN and len(tags) < MAX_TAGS:
             control, kind = struct.unpack_from(">HH", data, at)
             tags.append(control & 0xFFF)
             at += 4
@@ -90,6 +91,8 @@ def _ipv4(data: bytes, at: int, tags: tuple[int, ...]) -> IpPacket | None:
 
 
 def _ipv6(data: bytes, at: int, tags: tuple[int, ...]) -> IpPacket | None:
+    if len(data) < at + 40:
+        return None
     length, protocol = struct.unpack_from(">HB", data, at + 4)
     source, destination = text_of(data[at + 8:at + 24]), text_of(data[at + 24:at + 40])
     end = at + 40 + length if length else len(data)

@@ -85,8 +85,8 @@ def locate(batch: PacketBatch) -> NetworkLayer:
     """Finds the network layer of every packet.
 
     Ethernet II with 802.1Q/802.1ad tags, Linux cooked v1 and v2, raw IP, BSD loopback
-    (https://www.tcpdump.org/linktypes.html). Fields beyond the captured length are read from the slack and must be
-    checked by whoever uses `start`.
+    (https://www.tcpdump.org/linktypes.html). Of a packet that ends before its network layer nothing is known. What lies
+    behind `start` may still be beyond the captured length: whoever uses it has to check.
     """
     n = len(batch)
     layer = NetworkLayer(batch.offset.copy(), np.zeros(n, np.uint16), np.zeros(n, np.uint64))
@@ -112,4 +112,5 @@ def locate(batch: PacketBatch) -> NetworkLayer:
             layer.start[rows] = start + 4  # the address family differs between systems; the version field does not
             layer.ethertype[rows] = _by_version(batch.data, start + 4)
     _peel_tags(batch, layer)
+    layer.ethertype[layer.start >= batch.offset + batch.captured_length] = 0  # read from what is not the packet's
     return layer
