@@ -71,6 +71,8 @@ def run(command: Any) -> int:
     try:
         result = command()
         return result if isinstance(result, int) else 0
+    except SystemExit:  # what click makes of EPIPE
+        raise BrokenPipeError from None
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.UsageError as error:
@@ -114,7 +116,7 @@ def status_of(error: StoreError) -> int:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]},
              epilog="Example: rokuon record -r office.pcap && rokuon calls && rokuon export last -o call.wav")
-@click.version_option(package_name="rokuon", message="%(prog)s %(version)s")
+@click.version_option(package_name="rokuon", message="rokuon %(version)s")
 @click.option("--config", metavar="FILE", help="Configuration file.  [$ROKUON_CONFIG, /etc/rokuon/rokuon.toml]")
 @click.option("--data", metavar="DIR", help="Where recordings are.  [$ROKUON_DATA, /var/lib/rokuon, $XDG_DATA_HOME/rokuon]")
 @click.pass_context

@@ -16,14 +16,16 @@ __all__ = ["DURATION", "SINCE", "UNTIL", "duration", "local", "parse_duration", 
 Value = TypeVar("Value")
 
 UNITS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
-AGO = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:s|sec|m|min|h|d|w)\s*)+")
-PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)")
+AGO = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:s|sec|m|min|h|d|w)\s*)+", re.ASCII)
+PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
+CLOCK = re.compile(r"\d+(:[0-5]?\d){1,2}(\.\d+)?", re.ASCII)
+DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
 def parse_duration(text: str) -> float:
     """Seconds: "90", "90s", "1m30s", "1:30", "1:02:03". Raises ValueError."""
     lower = text.strip().lower()
-    if re.fullmatch(r"\d+(:[0-5]?\d){1,2}(\.\d+)?", lower):
+    if CLOCK.fullmatch(lower):
         seconds = 0.0
         for part in lower.split(":"):
             seconds = seconds * 60 + float(part)
@@ -50,7 +52,7 @@ def parse_when(text: str, now: datetime, end: bool = False) -> datetime:
     try:
         if lower in ("today", "yesterday"):
             day = now.astimezone().date() - timedelta(days=lower == "yesterday")
-        elif re.fullmatch(r"\d{4}-\d\d-\d\d", lower):
+        elif DAY.fullmatch(lower):
             day = datetime.fromisoformat(lower).date()
         else:
             return datetime.fromisoformat(text.strip()).astimezone(UTC)

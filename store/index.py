@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import duckdb
 
-from rokuon.store.database import WRITE_PATIENCE_S, open_index
-from rokuon.store.errors import DataError, StoreError
+from rokuon.store.database import SANDBOX, WRITE_PATIENCE_S, make_index, open_index, sole, unwritable
+from rokuon.store.errors import StoreError
 from rokuon.store.layout import DIRECTORY_MODE, Layout, refused
 from rokuon.store.numbers import default_region
 from rokuon.store.rows import TABLES, rows_of
@@ -65,7 +65,6 @@ class Index:
             raise refused(error, f"cannot make {self.path.parent}") from None
         with open_index(self.path, write=True, patience_s=self.patience_s) as db:
             transact(db, self.path, sidecars, self.region)
-        self.path.chmod(0o640)
 
     def remove_calls(self, ids: Iterable[str]) -> None:
         """Forget calls."""
@@ -120,7 +119,7 @@ def transact(db: duckdb.DuckDBPyConnection, path: Path, sidecars: Sequence[Sidec
         insert(db, latest.values(), region)
         db.execute("COMMIT")
     except duckdb.Error as error:
-        raise DataError(f"cannot write to {path}: {str(error).splitlines()[0]:.200}") from None
+        raise unwritable(path, error) from None
 
 
 def delete(db: duckdb.DuckDBPyConnection, ids: list[str]) -> None:
@@ -161,48 +160,25 @@ def reindex(layout: Layout, region: str | None = None, patience_s: float = WRITE
     layout.prepare()
     warnings: list[str] = []
     new = layout.temporary(layout.index)
-    wal = new.with_name(new.name + ".wal")
+    leftovers = (new, new.with_name(f"{new.name}.wal"))
     try:
-        with holding(layout.index, patience_s):
-            for leftover in (new, wal):
-                leftover.unlink(missing_ok=True)
-            with open_index(new, write=True) as db:
+        with sole(layout.index, True, patience_s):
+            make_index(new)
+            with duckdb.connect(str(new), config=SANDBOX) as db:
                 db.execute("BEGIN")
-                sidecars = sound_sidecars(layout, warnings)
-                insert(db, sidecars, region or default_region())
+                insert(db, sound_sidecars(layout, warnings), region or default_region())
                 db.execute("COMMIT")
                 count = db.execute("SELECT count(*) FROM calls").fetchone()
-            new.chmod(0o640)
-            layout.index.with_name(layout.index.name + ".wal").unlink(missing_ok=True)
+            layout.index.with_name(f"{layout.index.name}.wal").unlink(missing_ok=True)
             new.replace(layout.index)
     except OSError as error:
         raise refused(error, f"cannot write {layout.index}") from None
     except duckdb.Error as error:
-        raise DataError(f"cannot make the index: {str(error).splitlines()[0]:.200}") from None
+        raise unwritable(layout.index, error) from None
     finally:
-        for leftover in (new, wal):
+        for leftover in leftovers:
             leftover.unlink(missing_ok=True)
     return (count[0] if count else 0), warnings
-
-
-class holding:  # noqa: N801 -- reads as a word in its with statement
-    """The old index locked for as long as the block lasts, where it can be opened at all."""
-
-    def __init__(self, path: Path, patience_s: float) -> None:
-        self.path = path
-        self.context = open_index(path, write=True, patience_s=patience_s)
-        self.held = False
-
-    def __enter__(self) -> None:
-        try:
-            self.context.__enter__()
-            self.held = True
-        except DataError:
-            pass  # damaged: nobody else can open it either
-
-    def __exit__(self, *error: object) -> None:
-        if self.held:
-            self.context.__exit__(None, None, None)
 
 
 def sound_sidecars(layout: Layout, warnings: list[str]) -> Iterator[Sidecar]:

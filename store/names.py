@@ -15,6 +15,6 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return "".join(text.casefold().split())
-    # Case folding can leave text that is not in normal form (Unicode, section 3.13): once more.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return "".join(folded.split())
+    # Case folding and taking out spaces can leave text that is not in normal form (Unicode, section 3.13): once more.
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", "".join(unicodedata.normalize("NFKC", folded).split()))

@@ -117,10 +117,10 @@ def checked(what: str, value: Any, default: Any, limits: Mapping[str, Any]) -> A
         if not isinstance(value, bool):
             raise SettingsError(f"{what} must be true or false")
     elif isinstance(default, str):
-        if not isinstance(value, str):
-            raise SettingsError(f"{what} must be text in quotes")
+        if not isinstance(value, str) or not re.fullmatch("([A-Z]{2})?", value):
+            raise SettingsError(f'{what} must be two capital letters in quotes, or ""')
     elif isinstance(default, tuple):
-        if not isinstance(value, list) or not all(isinstance(v, int) and least <= v <= most for v in value):
+        if not isinstance(value, list) or not all(type(v) is int and least <= v <= most for v in value):
             raise SettingsError(f"{what} must be a list of whole numbers from {least} to {most}")
         return tuple(value)
     elif isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:

@@ -39,7 +39,7 @@ def sidecar(n: int = 0, **changes: Any) -> Sidecar:
     answer, end = start + 4 * SECOND, start + (64 + n) * SECOND
     call_id = make_id(start, identity(f"call-{n}@pbx.example", f"from-{n}"))
     caller = party(["0312345678", "+819012345678", "1001", "anonymous"][n % 4], NAMES[n % len(NAMES)])
-    callee = party(["100", "03-9876-5432", "tel:+81-6-1111-2222"][n % 3], NAMES[(n + 3) % len(NAMES)], "10.0.0.2")
+    callee = party(["100", "03-9876-5432", "tel:+81-6-6111-2222"][n % 3], NAMES[(n + 3) % len(NAMES)], "10.0.0.2")
     legs = [] if state == "rtp-only" else [
         {"call_id": f"call-{n}@pbx.example", "from_tag": f"from-{n}", "to_tag": f"to-{n}" if answered else "", "caller": caller,
          "callee": callee, "start": iso(start), "answer": iso(answer) if answered else None, "end": iso(end),
