@@ -91,7 +91,8 @@ class CallRow(NamedTuple):
 
 COLUMNS = CallRow._fields
 SELECTED = ", ".join({"start": "start_time", "answer": "answer_time", "end": "end_time"}.get(c, c) for c in COLUMNS[:-1])
-TAGS = """(SELECT coalesce(list(value ORDER BY annotation), []) FROM annotations a WHERE a.id = calls.id AND kind = 'tag')"""
+TAGS = """SELECT id, list(value ORDER BY annotation) FROM annotations
+          WHERE kind = 'tag' AND id IN (SELECT unnest(?::VARCHAR[])) GROUP BY id"""
 FOLDED = ("caller_folded", "callee_folded", "words")
 RAW = ("caller_number", "callee_number", "caller_uri", "callee_uri", "caller_plain", "callee_plain")
 
@@ -155,8 +156,9 @@ def list_calls(layout: Layout, which: CallFilter, region: str | None = None) -> 
     """Rows of the calls that the filter lets through, in its order. Raises ValueError where a number is none."""
     where, given = conditions(which, region or default_region())
     with open_index(layout.index) as db:
-        rows = db.execute(f"SELECT {SELECTED}, {TAGS} FROM calls WHERE {where} {order(which)}", given).fetchall()
-    return [CallRow._make(row) for row in rows]
+        rows = db.execute(f"SELECT {SELECTED} FROM calls WHERE {where} {order(which)}", given).fetchall()
+        tags = dict(db.execute(TAGS, [[row[0] for row in rows]]).fetchall())
+    return [CallRow._make([*row, tags.get(row[0], [])]) for row in rows]
 
 
 def find(layout: Layout, which: CallFilter, region: str | None = None) -> list[str]:
@@ -180,8 +182,8 @@ def resolve(layout: Layout, name: str) -> str:
     ids: list[str] = []
     if prefix:
         with open_index(layout.index) as db:
-            rows = db.execute("""SELECT id FROM calls WHERE starts_with(lower(id), $p) OR starts_with(id[18:], $p)
-                                 ORDER BY id LIMIT 4""", {"p": prefix}).fetchall()
+            rows = db.execute("SELECT id FROM calls WHERE starts_with(id, ?) OR starts_with(id[18:], ?) ORDER BY id LIMIT 4",
+                              [prefix[:17].upper() + prefix[17:], prefix]).fetchall()
         ids = [i for (i,) in rows]
     if not ids:
         raise NoSuchCallError(f"no call {name!r:.60}")
