@@ -225,7 +225,7 @@ def test_csv_is_no_program(tmp_path: Path) -> None:
 def test_show(data: Path) -> None:
     out = rokuon(data, "show", MADE[0]["id"][17:]).stdout
     for text in ("田中 太郎 <0312345678>", "sip:100@pbx.example", "2026-11-24 12:00:00.123", "after 1 min 0 s", "by callee",
-                 "PCMU", "100/7", "(masked) 120 ms", "hold", "INVITE sip:100@pbx.example SIP/2.0", "wav-ulaw", "vip",
+                 "PCMU", "100/7", "(masked) 120 ms", "hold", "INVITE sip:100@pbx.example SIP/2.0", "wav/ulaw", "vip",
                  str(data / MADE[0]["audio"]["path"])):
         assert text in out
     assert "none: no media" in rokuon(data, "show", MADE[2]["id"]).stdout

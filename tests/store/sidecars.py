@@ -53,7 +53,7 @@ def sidecar(n: int = 0, **changes: Any) -> Sidecar:
     messages = [{"time": iso(start), "src": "10.0.0.1:5060", "dst": "10.0.0.2:5060", "transport": "udp", "cseq": "1 INVITE",
                  "call_id": f"call-{n}@pbx.example", "first_line": "INVITE sip:100@pbx.example SIP/2.0"}] if legs else []
     folder = f"recordings/{call_id[:4]}/{call_id[4:6]}/{call_id[6:8]}/{call_id[9:11]}"
-    audio = {"path": f"{folder}/{call_id}.wav", "format": "wav-ulaw",
+    audio = {"path": f"{folder}/{call_id}.wav", "format": "wav/ulaw",
              "channels": 2, "sample_rate": 8000, "duration_s": (end - answer) / 1e9, "start": iso(answer), "bytes": 1024 * n,
              "sha256": hashlib.sha256(b"").hexdigest(), "corrections": [], "concealed_ms": 0} if streams else None
     made: Sidecar = {
