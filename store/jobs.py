@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rokuon.decoders.api import PayloadFormat
 from rokuon.sniffer.binding import Span
@@ -17,7 +18,7 @@ from rokuon.store.correlate import Ended, Piece
 from rokuon.store.finalize import StreamPlan
 from rokuon.store.runs import STREAM
 from rokuon.store.signalling import Encapsulations, Frame
-from rokuon.store.spool import Slice, Spool
+from rokuon.store.spool import Spool
 
 __all__ = ["Job", "StreamJob", "make_jobs"]
 
@@ -31,7 +32,8 @@ class StreamJob:
     plan: StreamPlan
     spans: list[tuple[int, int]]
     """since <= time < until, nanoseconds, ascending."""
-    slices: list[Slice]
+    slices: NDArray[np.void]
+    """SLICE rows."""
     template: bytes
     """STREAM row: the headers of its packets."""
 
@@ -48,8 +50,8 @@ class Job:
     until_ns: int | None
     """Of a piece: up to where; None: the call is over."""
     frames: list[Frame] = field(default_factory=list)
-    paths: dict[int, str] = field(default_factory=dict)
-    """Of the segments that the slices lie in."""
+    segments: list[int] = field(default_factory=list)
+    """That the slices lie in."""
     rtp_only: bool = False
 
 
@@ -79,7 +81,7 @@ def make_jobs(ended: Sequence[Ended | Piece], spool: Spool, encapsulations: Enca
     return [_job(item, spool, encapsulations, slices) for item in ended]
 
 
-def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, slices: dict[int, list[Slice]]) -> Job:
+def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, slices: dict[int, NDArray[np.void]]) -> Job:
     call = ended.call
     groups: dict[tuple[Any, ...], list[Span]] = {}
     for span in ended.spans:
@@ -102,20 +104,20 @@ def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, sli
         row = spool.streams.get(numbers[0])
         times = sorted((s.since_ns, s.until_ns) for s in spans)
         since, end = times[0][0], max(t[1] for t in times)
-        streams.append(StreamJob(plan, times,
-                                 [p for n in numbers for p in slices[n] if p.last_ns >= since and p.first_ns < end],
-                                 row.tobytes() if row is not None else bytes(STREAM.itemsize)))
-    segments = {piece.segment for job in streams for piece in job.slices}
+        mine = slices[numbers[0]] if len(numbers) == 1 else np.concatenate([slices[n] for n in numbers])
+        mine = mine[(mine["last_ns"] >= since) & (mine["first_ns"] < end)]
+        streams.append(StreamJob(plan, times, mine, row.tobytes() if row is not None else bytes(STREAM.itemsize)))
+    segments = sorted({n for job in streams for n in np.unique(job.slices["segment"]).tolist()})
     spool.hold(segments)
     first_stream = ordered[0][0].stream if ordered else None
     identifier = call_id(call, first_stream.ssrc if first_stream else 0,
                          (str(first_stream.src), str(first_stream.dst)) if first_stream else ("", ""))
     until = ended.until_ns if isinstance(ended, Piece) else None
     return Job(call.number, identifier, call_facts(call, identifier), streams, until,
-               ended.frames if isinstance(ended, Ended) else [], {n: str(spool.path(n)) for n in segments}, not call.legs)
+               ended.frames if isinstance(ended, Ended) else [], segments, not call.legs)
 
 
-def _slices(spool: Spool, spans: Sequence[Span]) -> dict[int, list[Slice]]:
+def _slices(spool: Spool, spans: Sequence[Span]) -> dict[int, NDArray[np.void]]:
     if not spans:
         return {}
     numbers = sorted({s.stream.number for s in spans})

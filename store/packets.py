@@ -58,7 +58,8 @@ def _given_back(head: bytes, link_type: int, ip: int, packets: StreamPackets) ->
     udp = len(head) - 8
     rows = []
     data = packets.rtp.data
-    for time_ns, offset, frame_length, captured, length, ident, ttl, tos in packets.records.tolist():
+    for offset, row in zip(packets.rtp.offset.tolist(), packets.records.tolist(), strict=True):
+        time_ns, _, frame_length, captured, length, ident, ttl, tos = row
         header = bytearray(head)
         struct.pack_into(">H", header, udp + 4, length + 8)
         if header[ip] >> 4 == 6:

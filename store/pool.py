@@ -36,10 +36,10 @@ class Outcome(NamedTuple):
     """The error is the disk's, not the call's."""
 
 
-def _serve(connection: Connection, root: Path, settings: Settings, sync: bool) -> None:
+def _serve(connection: Connection, root: Path, spool: Path, settings: Settings, sync: bool) -> None:
     """A worker process: jobs in, outcomes out, until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the recorder decides what Ctrl-C means
-    worker = Worker(root, settings, sync)
+    worker = Worker(root, spool, settings, sync)
     jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
 
     def listen() -> None:  # takes jobs off the pipe while one is done, so that neither side ever waits for the other
@@ -74,13 +74,13 @@ class _Process:
 
 
 class Pool:
-    """`processes` workers; 0: the work is done at once in this process."""
+    """`processes` workers on a spool's file; 0: the work is done at once in this process."""
 
-    def __init__(self, root: Path, settings: Settings, processes: int, sync: bool = True) -> None:
-        self._root, self._settings, self._sync = root, settings, sync
+    def __init__(self, root: Path, spool: Path, settings: Settings, processes: int, sync: bool = True) -> None:
+        self._root, self._spool, self._settings, self._sync = root, spool, settings, sync
         self._context = multiprocessing.get_context("fork")
         self._processes: list[_Process] = []
-        self._inline = Worker(root, settings, sync) if processes == 0 else None
+        self._inline = Worker(root, spool, settings, sync) if processes == 0 else None
         self._pinned: dict[int, int] = {}
         self._strikes: dict[int, int] = {}
         self._tickets = 0
@@ -91,8 +91,8 @@ class Pool:
     def _start(self) -> _Process:
         ours, theirs = self._context.Pipe()
         others = [p.connection for p in self._processes]
-        process = self._context.Process(target=_child, args=(ours, others, theirs, self._root, self._settings, self._sync),
-                                        daemon=True)
+        process = self._context.Process(target=_child, daemon=True, args=(
+            ours, others, theirs, self._root, self._spool, self._settings, self._sync))
         process.start()
         theirs.close()
         return _Process(process, ours)
@@ -172,9 +172,10 @@ class Pool:
             self._inline.close()
 
 
-def _child(ours: Connection, others: list[Connection], theirs: Connection, root: Path, settings: Settings, sync: bool) -> None:
+def _child(ours: Connection, others: list[Connection], theirs: Connection, root: Path, spool: Path, settings: Settings,
+           sync: bool) -> None:
     """In the new process: lets go of the ends of pipes that are not its own, so that a closed one is seen as closed."""
     ours.close()
     for other in others:
         other.close()
-    _serve(theirs, root, settings, sync)
+    _serve(theirs, root, spool, settings, sync)

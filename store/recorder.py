@@ -150,13 +150,13 @@ class Recorder:
     # -- calls ---------------------------------------------------------------
     def _take(self, ended: Sequence[Any]) -> None:
         self._spool.settle()
-        for job in make_jobs(ended, self._spool, self._correlator.encapsulations):
-            self._found.add(job.number)
-            self._waiting.append(job)
-        if any(isinstance(item, Piece) for item in ended):
-            self._look_up()  # of a long call: the spool waits for it
-        if len(self._waiting) >= _LOOK_UP:
-            self._look_up()
+        for begin in range(0, len(ended), _LOOK_UP):  # thousands may end at once: where their packets lie takes room
+            some = ended[begin:begin + _LOOK_UP]
+            for job in make_jobs(some, self._spool, self._correlator.encapsulations):
+                self._found.add(job.number)
+                self._waiting.append(job)
+            if len(self._waiting) >= _LOOK_UP or any(isinstance(item, Piece) for item in some):
+                self._look_up()  # at once for a long call: the spool waits for it
 
     def _look_up(self) -> None:
         """Leaves out what the archive has already, and hands out the rest."""
@@ -168,7 +168,7 @@ class Recorder:
             if job.number in self._known:
                 if job.until_ns is None:
                     self.summary.calls_known += 1
-                self._spool.release(job.paths)
+                self._spool.release(job.segments)
                 continue
             self._begun.add(job.number)
             self._pool.submit(job)
@@ -191,7 +191,7 @@ class Recorder:
     def _collect(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             job = outcome.job
-            self._spool.release(job.paths)
+            self._spool.release(job.segments)
             if outcome.disk:
                 raise DataError(f"cannot write the recording {job.id}: {outcome.error.lower()}")
             if outcome.error:
@@ -245,9 +245,9 @@ def record_files(paths: Sequence[str], data: Path, settings: Settings, jobs: int
     layout.prepare()
     keep_pages()
     with open_captures(paths, chunk=min(CHUNK, segment_bytes // 8)) as source:
-        pool = Pool(data, settings, max(0, jobs - 1))
-        try:
-            with private_spool(layout) as spool:
+        with private_spool(layout) as spool:
+            pool = Pool(data, spool / "packets.spool", settings, max(0, jobs - 1))
+            try:
                 recorder = Recorder(layout, settings, spool, pool, segment_bytes=segment_bytes)
                 state = Progress(bytes_total=getattr(source, "size", None))
                 try:
@@ -263,7 +263,7 @@ def record_files(paths: Sequence[str], data: Path, settings: Settings, jobs: int
                     raise
                 finally:
                     recorder.close()
-        finally:
-            pool.close()
+            finally:
+                pool.close()
         summary.warnings = [*source.warnings, *summary.warnings]
         return summary

@@ -1,12 +1,14 @@
-"""The spool: runs on disk until their calls are finalised. Segments of fixed size are written, merged and used again.
+"""The spool: runs on disk until their calls are finalised. One file of segments, which are written, merged and used again.
 
-A segment begins with its epoch (one for each start of capture) and the table of streams that were alive when it was
-begun, so that it can be read alone; runs follow, each with its own length and checksum. What an earlier use of the same
-file left behind the newest run has an older epoch or sequence number and is not read.
+A segment begins with its size, its epoch (one for each start of capture) and the table of streams that were alive when it
+was begun, so that it can be read alone; runs follow, each with its own length and checksum, their sequence numbers ascending
+from that in the segment's header. What an earlier use of the same place left behind the newest run has an older epoch or a
+lower sequence number and is not read.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import struct
@@ -14,47 +16,37 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rokuon.store.runs import HEADER_SIZE, RECORD, STREAM, DamagedRunError, Run
 
-__all__ = ["Segment", "Slice", "Spool", "read_segment"]
+__all__ = ["SLICE", "Segment", "Spool", "read_segments"]
 
 _SEGMENT = struct.Struct("<8sQQQQ")
 _MAGIC = b"RKSEG\x00\x00\x01"
 _SEGMENT_HEADER = 64
 _IOV = 512
+_GRAIN = 1 << 16
 
-
-class Slice(NamedTuple):
-    """A stream's part of one run: where its records and its payload lie."""
-
-    segment: int
-    records_at: int
-    records: int
-    payload_at: int
-    payload: int
-    payload_base: int
-    """What to take off a record's `offset` to get its place within this slice's payload."""
-    first_ns: int
-    """Of the whole run, as is `last_ns`."""
-    last_ns: int
+SLICE = np.dtype([("records_at", "<i8"), ("records", "<i8"), ("payload_at", "<i8"), ("payload", "<i8"), ("payload_base", "<i8"),
+                  ("first_ns", "<i8"), ("last_ns", "<i8"), ("segment", "<i8")])
+"""A stream's part of one run: where its RECORDs lie in the file and how many they are, where its payload lies and how much
+it is, what to take off a record's `offset` to count from there, and the times and the segment of the whole run."""
 
 
 @dataclass(slots=True)
 class Segment:
-    """One file of the spool."""
+    """A part of the file."""
 
     number: int
-    path: Path
+    base: int
+    size: int
     used: int = 0
-    runs: int = 0
+    """Bytes from `base` on."""
     jobs: int = 0
     """Readers that still need it, beside the runs."""
-    merged: bool = False
 
 
 class _Writer(threading.Thread):
@@ -88,6 +80,8 @@ class _Writer(threading.Thread):
                     self._write(*item)
             except OSError as e:
                 self.error = e
+            except Exception as e:  # else whoever waits for this thread waits for ever
+                self.error = OSError(errno.EIO, f"{type(e).__name__}: {e}")
             finally:
                 self._queue.task_done()
         self._queue.task_done()
@@ -117,9 +111,11 @@ class Spool:
         self._epoch = epoch
         self._writer = _Writer(depth, sync)
         self._writer.start()
+        self.path = directory / "packets.spool"
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        self._end = 0
         self._segments: dict[int, Segment] = {}
         self._free: list[Segment] = []
-        self._open: dict[int, int] = {}  # descriptors by segment
         self._current: dict[bool, Segment] = {}  # by: holds merged runs
         self._sequence = 0
         self._next_segment = 0
@@ -143,34 +139,33 @@ class Spool:
     def _put(self, run: Run, merged: bool) -> None:
         size = run.size
         segment = self._current.get(merged)
-        if segment is None or segment.used + size > self.segment_bytes:
+        if segment is None or segment.used + size > segment.size:
             segment = self._begin_segment(merged, size)
-        run.place(segment.number, segment.used)
+        at = segment.base + segment.used
+        run.place(segment.number, at)
         parts = run.sections()
-        head = memoryview(run.header(self._epoch, parts))
-        self._writer.put(self._open[segment.number], segment.used, [head, *parts])
+        self._writer.put(self._file, at, [memoryview(run.header(self._epoch, parts)), *parts])
         segment.used += size
-        segment.runs += 1
 
     def _begin_segment(self, merged: bool, size: int) -> Segment:
         table = np.array(list(self.streams.values()), STREAM) if self.streams else np.zeros(0, STREAM)
-        need = _SEGMENT_HEADER + -(-table.nbytes // 8) * 8 + size
-        if self._free and need <= self.segment_bytes:
-            segment = self._free.pop()
-            segment.used = segment.runs = 0
+        used = _SEGMENT_HEADER + -(-table.nbytes // 8) * 8
+        segment = next((s for s in self._free if s.size >= used + size), None)
+        if segment is not None:
+            self._free.remove(segment)
             self.recycled += 1
         else:
-            segment = Segment(self._next_segment, self.directory / f"{self._next_segment:08d}.seg")
+            room = max(self.segment_bytes, -(-(used + size) // _GRAIN) * _GRAIN)
+            os.posix_fallocate(self._file, self._end, room)
+            segment = Segment(self._next_segment, self._end, room)
             self._next_segment += 1
-            self._open[segment.number] = os.open(segment.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
-            os.posix_fallocate(self._open[segment.number], 0, max(self.segment_bytes, need))
-        segment.merged = merged
+            self._end += room
+        segment.used = used
         self._segments[segment.number] = segment
         self._current[merged] = segment
-        head = _SEGMENT.pack(_MAGIC, self._epoch, self._sequence, len(table), 0).ljust(_SEGMENT_HEADER, b"\0")
+        head = _SEGMENT.pack(_MAGIC, self._epoch, self._sequence, len(table), segment.size).ljust(_SEGMENT_HEADER, b"\0")
         parts = [memoryview(head), table.view(np.uint8).reshape(-1).data, memoryview(bytes(-table.nbytes % 8))]
-        self._writer.put(self._open[segment.number], 0, [part for part in parts if len(part)])
-        segment.used = _SEGMENT_HEADER + -(-table.nbytes // 8) * 8
+        self._writer.put(self._file, segment.base, [part for part in parts if len(part)])
         return segment
 
     def settle(self) -> None:
@@ -186,16 +181,14 @@ class Spool:
     def close(self, remove: bool = True) -> None:
         """Ends the writer. `remove`: nothing in it is needed any more."""
         self._writer.stop()
-        for descriptor in self._open.values():
-            os.close(descriptor)
+        os.close(self._file)
         if remove:
-            for segment in [*self._segments.values(), *self._free]:
-                segment.path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
 
     # -- reading -------------------------------------------------------------
-    def slices(self, numbers: NDArray[np.uint32], since_ns: int, until_ns: int) -> list[list[Slice]]:
-        """For each stream number its parts in the runs between two times, in order."""
-        found: list[list[Slice]] = [[] for _ in numbers]
+    def slices(self, numbers: NDArray[np.uint32], since_ns: int, until_ns: int) -> list[NDArray[np.void]]:
+        """For each stream number (ascending) its parts in the runs between two times, in order: SLICE rows."""
+        found: list[NDArray[np.int64]] = [np.zeros((0, 9), np.int64)]
         for run in self.runs:
             if run.last_ns < since_ns or run.first_ns > until_ns or not len(run.streams):
                 continue
@@ -203,11 +196,20 @@ class Spool:
             at[at == len(run.streams)] = 0
             which = np.flatnonzero(run.streams[at] == numbers)
             at = at[which]
-            columns = (which, run.starts[at], run.starts[at + 1], run.payload_starts[at], run.payload_starts[at + 1])
-            for i, first, end, begin, stop in zip(*(column.tolist() for column in columns), strict=True):
-                found[i].append(Slice(run.segment, run.records_at + first * RECORD.itemsize, end - first,
-                                      run.payload_at + begin, stop - begin, begin, run.first_ns, run.last_ns))
-        return found
+            rows = np.empty((len(which), 9), np.int64)
+            rows[:, 0] = run.starts[at]
+            rows[:, 1] = run.starts[at + 1] - run.starts[at]
+            rows[:, 0] = run.records_at + rows[:, 0] * RECORD.itemsize
+            rows[:, 4] = run.payload_starts[at]
+            rows[:, 2], rows[:, 3] = run.payload_at + rows[:, 4], run.payload_starts[at + 1] - run.payload_starts[at]
+            rows[:, 5:8] = run.first_ns, run.last_ns, run.segment
+            rows[:, 8] = which
+            found.append(rows)
+        together = np.concatenate(found)
+        order = np.argsort(together[:, 8], kind="stable")
+        ends = np.searchsorted(together[order, 8], np.arange(1, len(numbers) + 1))
+        slices = np.ascontiguousarray(together[order, :8]).view(SLICE).reshape(-1)
+        return np.split(slices, ends[:-1]) if len(numbers) else []
 
     def hold(self, segments: Iterable[int]) -> None:
         """A reader needs these segments until `release`."""
@@ -217,9 +219,6 @@ class Spool:
     def release(self, segments: Iterable[int]) -> None:
         for number in segments:
             self._segments[number].jobs -= 1
-
-    def path(self, segment: int) -> Path:
-        return self._segments[segment].path
 
     @property
     def segment_count(self) -> int:
@@ -235,10 +234,13 @@ class Spool:
         """
         if len(self._segments) < 2:
             return
+        self.settle()
         by_segment: dict[int, list[Run]] = {}
         for run in self.runs:
             by_segment.setdefault(run.segment, []).append(run)
         gone: set[int] = set()
+        merged: dict[int, Run] = {}
+        places: dict[int, int] = {}
         current = {segment.number for segment in self._current.values()}
         for number, runs in by_segment.items():
             if number in current or self._segments[number].jobs:
@@ -252,11 +254,14 @@ class Spool:
             if live == 0:
                 gone.update(id(run) for run in runs)
             elif live * 2 <= total and max(run.last_ns for run in runs) < old_ns:
-                merged = self._merge(runs, keep_from)
-                self.runs[self.runs.index(runs[0])] = merged
-                gone.update(id(run) for run in runs[1:])
-        if gone:
-            self.runs = [run for run in self.runs if id(run) not in gone]
+                places.update({id(run): i for i, run in enumerate(self.runs)} if not places else {})
+                for group in _neighbours(runs, places):
+                    gone.update(id(run) for run in group)
+                    if any((keep_from[run.streams] <= run.last_ns).any() for run in group):
+                        gone.remove(id(group[0]))
+                        merged[id(group[0])] = self._merge(group, keep_from)
+        if gone or merged:
+            self.runs = [merged.get(id(run), run) for run in self.runs if id(run) not in gone]
         used = {run.segment for run in self.runs} | {segment.number for segment in self._current.values()}
         for number in [n for n, segment in self._segments.items() if n not in used and not segment.jobs]:
             self._free.append(self._segments.pop(number))
@@ -267,10 +272,8 @@ class Spool:
             self.streams.pop(number, None)
 
     def _merge(self, runs: list[Run], keep_from: NDArray[np.int64]) -> Run:
-        """One run of what is still needed of several, written beside them before they are given up."""
-        self._writer.drain()
+        """One run of what is still needed of several that lie side by side, written before they are given up."""
         numbers = np.unique(np.concatenate([run.streams[keep_from[run.streams] <= run.last_ns] for run in runs]))
-        descriptor = self._open[runs[0].segment]
         records: list[NDArray[np.void]] = []
         payload: list[NDArray[np.uint8]] = []
         starts, payload_starts, count, size = [0], [0], 0, 0
@@ -281,49 +284,67 @@ class Spool:
                     continue
                 first, end = int(run.starts[k]), int(run.starts[k + 1])
                 begin, stop = int(run.payload_starts[k]), int(run.payload_starts[k + 1])
-                rows = np.frombuffer(os.pread(descriptor, (end - first) * RECORD.itemsize,
+                rows = np.frombuffer(os.pread(self._file, (end - first) * RECORD.itemsize,
                                               run.records_at + first * RECORD.itemsize), RECORD).copy()
                 rows["offset"] += np.uint32((size - begin) & 0xFFFF_FFFF)
                 records.append(rows)
-                payload.append(np.frombuffer(os.pread(descriptor, stop - begin, run.payload_at + begin), np.uint8))
+                payload.append(np.frombuffer(os.pread(self._file, stop - begin, run.payload_at + begin), np.uint8))
                 count, size = count + end - first, size + stop - begin
             starts.append(count)
             payload_starts.append(size)
-        merged = Run(runs[0].first_ns, max(run.last_ns for run in runs), numbers, np.array(starts, np.uint32),
-                     np.zeros(0, STREAM), runs[0].packets[:0], np.zeros(0, np.uint8), np.concatenate(records),
-                     np.concatenate(payload), np.array(payload_starts, np.uint32), runs[0].sequence,
-                     (runs[0].sequence, max(run.sequence for run in runs)))
+        known = [self.streams[number] for number in numbers.tolist() if number in self.streams]
+        replaced = [run.replaces if any(run.replaces) else (run.sequence, run.sequence) for run in runs]
+        self._sequence += 1
+        merged = Run(min(run.first_ns for run in runs), max(run.last_ns for run in runs), numbers, np.array(starts, np.uint32),
+                     np.array(known, STREAM) if known else np.zeros(0, STREAM), runs[0].packets[:0], np.zeros(0, np.uint8),
+                     np.concatenate(records), np.concatenate(payload), np.array(payload_starts, np.uint32), self._sequence,
+                     (min(first for first, _ in replaced), max(last for _, last in replaced)))
         self._put(merged, merged=True)
         self.merged_bytes += merged.size
         merged.records = merged.payload = None
+        merged.fresh = merged.fresh[:0]
         return merged
 
 
-def read_segment(path: Path) -> tuple[int, NDArray[np.void], Iterator[Run]]:
-    """What one segment file says by itself: epoch, the streams alive at its begin, its runs up to the first damaged one.
+def _neighbours(runs: list[Run], places: dict[int, int]) -> Iterator[list[Run]]:
+    """Runs of one segment in groups between which no other run lies in time: what is merged must not overtake anything."""
+    group = runs[:1]
+    for run in runs[1:]:
+        if places[id(run)] != places[id(group[-1])] + 1:
+            yield group
+            group = []
+        group.append(run)
+    yield group
 
-    Raises DamagedRunError where the file is no segment, OSError where it cannot be read.
+
+def read_segments(path: Path) -> Iterator[tuple[int, NDArray[np.void], Iterator[Run]]]:
+    """What a spool's file says by itself: of each segment its epoch, the streams alive at its begin, and its runs up to
+    the first damaged one.
+
+    Ends at the first place where no segment begins. Raises OSError where the file cannot be read.
     """
     data = memoryview(path.read_bytes())
-    if len(data) < _SEGMENT_HEADER or data[:8] != _MAGIC:
-        raise DamagedRunError(f"{path.name}: no segment of a spool")
-    _, epoch, sequence, count, _ = _SEGMENT.unpack_from(data)
-    end = _SEGMENT_HEADER + count * STREAM.itemsize
-    if end > len(data):
-        raise DamagedRunError(f"{path.name}: cut short")
+    base = 0
+    while base + _SEGMENT_HEADER <= len(data) and data[base:base + 8] == _MAGIC:
+        _, epoch, sequence, count, size = _SEGMENT.unpack_from(data, base)
+        end = _SEGMENT_HEADER + count * STREAM.itemsize
+        if size < end or base + size > len(data):
+            return
+        table = np.frombuffer(data[base + _SEGMENT_HEADER:base + end], STREAM)
+        yield epoch, table, _runs_of(data, base, size, end, epoch, sequence)
+        base += size
 
-    def runs() -> Iterator[Run]:
-        at, last = -(-end // 8) * 8, 0
-        while at + HEADER_SIZE <= len(data):
-            try:
-                run = Run.parse(data[at:], epoch)
-            except DamagedRunError:
-                return
-            if run.sequence < last or run.sequence > sequence + (1 << 40):
-                return  # left from an earlier use of the file
-            last = run.sequence
-            run.place(int(path.stem), at)
-            yield run
-            at += run.size
 
-    return epoch, np.frombuffer(data[_SEGMENT_HEADER:end], STREAM), runs()
+def _runs_of(data: memoryview, base: int, size: int, at: int, epoch: int, last: int) -> Iterator[Run]:
+    at = -(-at // 8) * 8
+    while at + HEADER_SIZE <= size:
+        try:
+            run = Run.parse(data[base + at:base + size], epoch)
+        except DamagedRunError:
+            return
+        if run.sequence < last:
+            return  # left from an earlier use of the place
+        last = run.sequence + 1
+        run.place(-1, base + at)
+        yield run
+        at += run.size

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rokuon.decoders.rtp import RtpRecords
+from rokuon.decoders.rtp import NOTHING, RtpRecords
 from rokuon.store.finalize import CallFinalizer, CallPlan, FinalizeSettings, StreamPlan
 from rokuon.store.jobs import Job, StreamJob
 from rokuon.store.layout import Layout
@@ -23,7 +23,6 @@ from rokuon.store.talk_path import audible, voice_like
 __all__ = ["Worker"]
 
 _SLACK = 256
-_OPEN_FILES = 256
 
 
 @dataclass(slots=True)
@@ -32,23 +31,28 @@ class Loaded:
 
     rtp: RtpRecords
     records: NDArray[np.void]
-    """RECORD rows; `offset` counts from the start of `rtp.data`."""
+    """RECORD rows; where their payload lies says `rtp.offset`."""
+
+
+_NOTHING = Loaded(NOTHING, np.zeros(0, RECORD))
 
 
 class Worker:
     """Finalises calls one after another. Long calls come in pieces, all to the same worker."""
 
-    def __init__(self, root: Path, settings: Settings, sync: bool = True) -> None:
+    def __init__(self, root: Path, spool: Path, settings: Settings, sync: bool = True) -> None:
+        """`root`: the archive; `spool`: the file that jobs speak of, which may not exist yet."""
         self._layout = Layout(root)
         self._keep_packets = settings.record.keep_packets
         self._choices = FinalizeSettings(show_digits=not settings.record.mask_digits)
         self._sync = sync
-        self._files: OrderedDict[str, int] = OrderedDict()
+        self._spool = spool
+        self._descriptor = -1
         self._open: dict[int, CallFinalizer] = {}
 
     def run(self, job: Job) -> dict[str, Any] | None:
         """Does the job. Returns the sidecar of a call that is over; None for a piece, and for RTP that is no voice."""
-        loaded = [self._load(stream, job.paths) for stream in job.streams]
+        loaded = [self._load(stream) for stream in job.streams]
         streams = [stream for stream, packets in zip(job.streams, loaded, strict=True) if len(packets.records)]
         loaded = [packets for packets in loaded if len(packets.records)]
         if job.rtp_only and not any(voice_like(packets.rtp) for packets in loaded):
@@ -59,7 +63,7 @@ class Worker:
             finalizer = CallFinalizer(self._layout.root, CallPlan(job.facts, stem, []), self._choices)
         for stream, hears in zip(streams, audible([s.plan for s in streams], [p.rtp for p in loaded]), strict=True):
             stream.plan.voice = hears
-        finalizer.add(_in_places(finalizer.plan.streams, streams, loaded), job.until_ns)
+        finalizer.add(_in_places(finalizer.plan.streams, streams, [p.rtp for p in loaded]), job.until_ns)
         if job.until_ns is not None:
             self._open[job.number] = finalizer
             return None
@@ -70,63 +74,63 @@ class Worker:
             write_packets(self._layout.packets(job.id), job.frames, kept, self._sync)
         return sidecar
 
-    def _load(self, stream: StreamJob, paths: dict[int, str]) -> Loaded:
-        count = sum(piece.records for piece in stream.slices)
-        size = sum(piece.payload for piece in stream.slices)
+    def _load(self, stream: StreamJob) -> Loaded:
+        """Reads the stream's packets. (Mapped, the spool would count as this process's memory: the kernel maps large folios.)"""
+        slices = stream.slices
+        counts = slices["records"]
+        count, size = int(counts.sum()), int(slices["payload"].sum())
+        if not count:
+            return _NOTHING
         records = np.empty(count, RECORD)
         data = np.empty(size + _SLACK, np.uint8)
-        row_bytes = records.view(np.uint8).data
-        payload_bytes = data.data
-        shift = np.empty(count, np.int64)
+        rows, octets = records.view(np.uint8).data, data.data
         at = row = 0
-        width = RECORD.itemsize
-        for piece in stream.slices:
-            file = self._file(paths[piece.segment])
-            if os.preadv(file, [row_bytes[row * width:(row + piece.records) * width]], piece.records_at) != piece.records * width:
-                raise OSError(f"spool segment {piece.segment} is cut short")
-            if os.preadv(file, [payload_bytes[at:at + piece.payload]], piece.payload_at) != piece.payload:
-                raise OSError(f"spool segment {piece.segment} is cut short")
-            shift[row:row + piece.records] = at - piece.payload_base
-            row, at = row + piece.records, at + piece.payload
+        file, width, read = self._file(), RECORD.itemsize, 0
+        for records_at, number, payload_at, length in slices[["records_at", "records", "payload_at", "payload"]].tolist():
+            end = row + number * width
+            read += os.preadv(file, [rows[row:end]], records_at)
+            read += os.preadv(file, [octets[at:at + length]], payload_at)
+            row, at = end, at + length
+        if read != count * width + size:
+            raise OSError(errno.EIO, "the spool is cut short")
         data[size:] = 0
-        offset = records["offset"] + shift
+        ends = np.cumsum(slices["payload"])
+        offset = records["offset"] + np.repeat(ends - slices["payload"] - slices["payload_base"], counts)
         time_ns = np.ascontiguousarray(records["time_ns"])
-        rows = _within(time_ns, stream.spans)
-        if rows is not None:
-            records, offset, time_ns = records[rows], offset[rows], time_ns[rows]
-        if len(time_ns) > 1 and len(stream.slices) > 1 and (time_ns[1:] < time_ns[:-1]).any():
+        kept = _within(time_ns, stream.spans)
+        if kept is not None:
+            records, offset, time_ns = records[kept], offset[kept], time_ns[kept]
+        if len(time_ns) > 1 and len(slices) > 1 and (time_ns[1:] < time_ns[:-1]).any():
             order = np.argsort(time_ns, kind="stable")  # several capture points, or a stream that was numbered twice
             records, offset, time_ns = records[order], offset[order], time_ns[order]
-        records["offset"] = offset
-        return Loaded(RtpRecords(time_ns, data, offset, records["captured"].astype(np.int32), records["length"].astype(np.int32)),
-                      records)
+        return Loaded(RtpRecords(time_ns, data, offset, records["captured"].astype(np.int32),
+                                 records["length"].astype(np.int32)), records)
 
-    def _file(self, path: str) -> int:
-        descriptor = self._files.get(path)
-        if descriptor is None:
-            descriptor = self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            if len(self._files) > _OPEN_FILES:
-                os.close(self._files.popitem(last=False)[1])
-        return descriptor
+    def _file(self) -> int:
+        if self._descriptor < 0:
+            self._descriptor = os.open(self._spool, os.O_RDONLY | os.O_CLOEXEC)
+        return self._descriptor
 
     def close(self) -> None:
-        for descriptor in self._files.values():
-            os.close(descriptor)
-        self._files.clear()
+        """Gives up calls of which pieces are still to come: no audio of them stays."""
+        for finalizer in self._open.values():
+            finalizer.discard()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
 
-def _in_places(known: list[StreamPlan], streams: list[StreamJob], loaded: list[Loaded]) -> list[RtpRecords | None]:
+def _in_places(known: list[StreamPlan], streams: list[StreamJob], packets: list[RtpRecords]) -> list[RtpRecords | None]:
     """The packets by stream, in the order in which the finaliser knows the call's streams; new ones are added to it."""
     places = {(plan.src, plan.dst, tuple(plan.vlan), plan.ssrc): i for i, plan in enumerate(known)}
     records: list[RtpRecords | None] = [None] * len(known)
-    for stream, packets in zip(streams, loaded, strict=True):
+    for stream, mine in zip(streams, packets, strict=True):
         plan = stream.plan
         at = places.get((plan.src, plan.dst, tuple(plan.vlan), plan.ssrc))
         if at is None:
             known.append(plan)
-            records.append(packets.rtp)
+            records.append(mine)
         else:
-            records[at] = packets.rtp
+            records[at] = mine
     return records
 
 
