@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any, ClassVar
 
 import numpy as np
@@ -62,7 +63,9 @@ def _padded(size: int) -> int:
 
 
 def checksum(parts: list[memoryview]) -> int:
-    """Sum and exclusive or of all 64-bit words, mixed: finds stale, torn and zeroed blocks at memory speed."""
+    """BLAKE2b (8 bytes, little-endian) of sum and exclusive or of all 64-bit words and of their size in bytes, each as 64 bits,
+    little-endian: finds stale, torn and zeroed blocks at memory speed.
+    """
     total, mixed, length = 0, 0, 0
     for part in parts:
         whole = len(part) // 8 * 8
@@ -73,10 +76,11 @@ def checksum(parts: list[memoryview]) -> int:
             last = int.from_bytes(part[whole:], "little")
             total, mixed = total + last, mixed ^ last
         length += len(part)
-    return (total ^ (mixed * 0x9E3779B97F4A7C15) ^ length) & 0xFFFF_FFFF_FFFF_FFFF
+    summary = struct.pack("<QQQ", total & 0xFFFF_FFFF_FFFF_FFFF, mixed, length)
+    return int.from_bytes(blake2b(summary, digest_size=8).digest(), "little")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Run:
     """Times are packet times in nanoseconds."""
 
@@ -97,9 +101,9 @@ class Run:
     payload_starts: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     """Where each stream's payload begins, and the payload's size at the end, shape (k + 1,)."""
     sequence: int = 0
-    """Running number; a merged run has that of the first one it replaces."""
+    """Running number, in the order in which runs are written."""
     replaces: tuple[int, int] = (0, 0)
-    """Sequence numbers (first, last) of the runs that a merged run stands for."""
+    """Sequence numbers (first, last) of the runs that a merged run stands for, and in whose place it is; (0, 0): none."""
     segment: int = -1
     """Number of the segment that holds it, as the spool's directory names it; -1: nowhere yet."""
     records_at: int = 0
@@ -153,8 +157,10 @@ class Run:
         """The run that begins at the start of `data`; DamagedRunError: there is none, it is not whole, or of another epoch."""
         if len(data) < HEADER_SIZE:
             raise DamagedRunError("too short")
-        (magic, its_epoch, sequence, first, last, size, first_ns, last_ns, k, fresh, packets, _, packet_bytes, records, payload,
-         said) = _HEADER.unpack_from(data)
+        (magic, its_epoch, sequence, first, last, size, first_ns, last_ns, k, fresh, packets, none, packet_bytes, records,
+         payload, said) = _HEADER.unpack_from(data)
+        if none or any(data[_HEADER.size:HEADER_SIZE]):
+            raise DamagedRunError("header")
         if magic != _MAGIC or size > len(data) or (epoch is not None and its_epoch != epoch):
             raise DamagedRunError("no run")
         widths = (4 * k, 4 * k + 4, 4 * k + 4, fresh * STREAM.itemsize, packets * PACKET.itemsize, packet_bytes,
