@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from rokuon.store.names import fold
+
 __all__ = ["WITHHELD", "Wanted", "default_region", "e164", "plain", "wanted"]
 
 WITHHELD = "anonymous"
@@ -47,7 +49,7 @@ def plain(text: str) -> str:
     if text in WITHHELD_WORDS:
         return WITHHELD
     if any(c.isalpha() or c == "_" for c in text.replace("ー", "")):
-        return "".join(text.split())
+        return fold(text)
     kept = "".join(c for c in text if c in "0123456789*#+")
     return kept[:1] + kept[1:].replace("+", "")
 
