@@ -1,0 +1,443 @@
+"""The spool with segments so small that merging and recycling happen all the time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rokuon.store import spool as spool_module
+from rokuon.store.runs import PACKET, RECORD, STREAM, Run
+from rokuon.store.spool import Spool, read_segments
+
+NEVER = np.iinfo(np.int64).max
+Record = tuple[int, bytes]
+"""Time and payload."""
+
+
+class Maker:
+    """Runs full of records that say whose they are, and a plain account of them."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.now = 1000
+        self.all: dict[int, list[Record]] = defaultdict(list)
+        self.known: set[int] = set()
+
+    def run(self, numbers: Sequence[int], most: int = 6, width: int = 300) -> Run:
+        first = self.now
+        streams = sorted(set(numbers))
+        rows: list[tuple[int, int, bytes]] = []
+        for number in streams:
+            for _ in range(self.rng.randint(1, most)):
+                rows.append((number, first + self.rng.randrange(10), self.rng.randbytes(self.rng.randint(12, width))))
+        rows.sort(key=lambda r: (r[0], r[1]))
+        records, payload = np.zeros(len(rows), RECORD), bytearray()
+        for row, (number, at, data) in zip(records, rows, strict=True):
+            row["time_ns"], row["offset"], row["captured"] = at, len(payload), len(data)
+            payload += data + bytes(-len(data) % 8)
+            self.all[number].append((at, data))
+        starts = [next(i for i, r in enumerate(rows) if r[0] == n) for n in streams] + [len(rows)]
+        edges = [int(records["offset"][i]) for i in starts[:-1]] + [len(payload)]
+        fresh = np.zeros(len(set(streams) - self.known), STREAM)
+        fresh["number"] = sorted(set(streams) - self.known)
+        fresh["ssrc"] = fresh["number"] * 7
+        self.known |= set(streams)
+        self.now += 10
+        times = records["time_ns"] if rows else np.array([first], np.int64)
+        return Run(int(times.min()), int(times.max()), np.array(streams, np.uint32), np.array(starts, np.uint32), fresh,
+                   np.zeros(0, PACKET), np.zeros(0, np.uint8), records, np.frombuffer(bytes(payload), np.uint8),
+                   np.array(edges, np.uint32))
+
+
+def read(spool: Spool, number: int, since: int = 0, until: int = 1 << 60) -> list[Record]:
+    """What the spool says of a stream, read from its file."""
+    (slices,) = spool.slices(np.array([number], np.uint32), since, until)
+    found = []
+    with open(spool.path, "rb") as file:
+        for piece in slices:
+            rows = os.pread(file.fileno(), int(piece["records"]) * RECORD.itemsize, int(piece["records_at"]))
+            for r in np.frombuffer(rows, RECORD):
+                at, size = int(r["offset"]) - int(piece["payload_base"]), int(r["captured"])
+                assert 0 <= at <= at + size <= int(piece["payload"])
+                at += int(piece["payload_at"])
+                found.append((int(r["time_ns"]), os.pread(file.fileno(), size, at)))
+    return found
+
+
+def places(spool: Spool) -> dict[int, slice]:
+    """Where the segments in use lie."""
+    return {n: slice(segment.base, segment.base + segment.size) for n, segment in spool._segments.items()}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_segments() -> Iterator[None]:
+    """Lets segments be as small as a test asks for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool_module, "_GRAIN", 64)
+        yield
+
+
+@pytest.fixture
+def spool_at(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
+    opened: list[Spool] = []
+
+    def make(segment_bytes: int = 4096, **options: int) -> Spool:
+        opened.append(Spool(tmp_path, segment_bytes=segment_bytes, **options))
+        return opened[-1]
+
+    yield make
+    for spool in opened:
+        spool.close()
+
+
+def test_slices_give_back_what_was_appended(spool_at: Callable[..., Spool]) -> None:
+    spool, maker = spool_at(), Maker(1)
+    for _ in range(30):
+        spool.append(maker.run(maker.rng.sample(range(1, 9), 3)))
+    spool.settle()
+    assert spool.segment_count > 5
+    for number, records in maker.all.items():
+        assert read(spool, number) == records
+    assert read(spool, 99) == []
+    assert spool.slices(np.array([], np.uint32), 0, 1 << 60) == []
+
+
+def test_slices_between_two_times(spool_at: Callable[..., Spool]) -> None:
+    spool, maker = spool_at(), Maker(2)
+    for _ in range(20):
+        spool.append(maker.run([1, 2]))
+    spool.settle()
+    for since, until in ((1000, 1009), (1050, 1059), (1000, 1200), (900, 999), (1200, 1300), (1015, 1033)):
+        found = read(spool, 1, since, until)
+        assert [r for r in found if since <= r[0] <= until] == [r for r in maker.all[1] if since <= r[0] <= until]
+        assert all(since - 10 < r[0] < until + 10 for r in found)  # whole runs, no more
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 1 << 32), steps=st.lists(st.sampled_from(["append", "append", "append", "recycle", "settle", "hold",
+                                                                     "release"]), min_size=5, max_size=70),
+       segment=st.sampled_from([1024, 4096, 65536]), lag=st.integers(0, 60))
+def test_nothing_that_is_needed_is_lost(tmp_path_factory: pytest.TempPathFactory, seed: int, steps: list[str], segment: int,
+                                        lag: int) -> None:
+    """Whatever is kept from when on, merged and recycled: each needed packet once, untouched, in order of arrival."""
+    maker, rng = Maker(seed), random.Random(seed)
+    spool = Spool(tmp_path_factory.mktemp("spool"), segment_bytes=segment)
+    keep_from = np.zeros(16, np.int64)
+    held: list[tuple[list[int], dict[int, bytes]]] = []
+    try:
+        for step in steps:
+            if step == "append":
+                spool.append(maker.run(rng.sample(range(1, 16), rng.randint(0, 5))))
+            elif step == "settle":
+                spool.settle()
+            elif step == "hold":
+                spool.settle()
+                number = rng.randint(1, 15)
+                (slices,) = spool.slices(np.array([number], np.uint32), 0, 1 << 60)
+                segments = sorted(set(slices["segment"].tolist()))
+                spool.hold(segments)
+                now = spool.path.read_bytes()
+                held.append((segments, {s: now[places(spool)[s]][:spool._segments[s].used] for s in segments}))
+            elif step == "release" and held:
+                segments, before = held.pop()
+                now = spool.path.read_bytes()
+                for s, data in before.items():
+                    assert now[places(spool)[s]].startswith(data)  # nobody wrote over what a reader holds
+                spool.release(segments)
+            else:
+                for number in range(1, 16):  # needed from later and later on, or no more
+                    choice = rng.random()
+                    if choice < 0.15:
+                        keep_from[number] = NEVER
+                    elif choice < 0.6 and keep_from[number] != NEVER:
+                        keep_from[number] = max(int(keep_from[number]), maker.now - rng.randint(0, 120))
+                    if keep_from[number] == NEVER and choice > 0.9:
+                        keep_from[number] = maker.now
+                spool.recycle(keep_from, maker.now - lag)
+            spool.settle()
+            for number in range(1, 16):
+                needed = [r for r in maker.all[number] if r[0] >= keep_from[number]]
+                found = read(spool, number)
+                assert [r for r in found if r[0] >= keep_from[number]] == needed
+                wanted = iter(maker.all[number])
+                assert all(r in wanted for r in found)  # nothing else, nothing twice, in order
+    finally:
+        spool.close()
+
+
+def test_space_is_used_again(spool_at: Callable[..., Spool]) -> None:
+    """A spool of short calls stays small, however many there are."""
+    spool, maker = spool_at(8192), Maker(3)
+    keep_from = np.zeros(2001, np.int64)
+    for n in range(1, 1000):
+        spool.append(maker.run([n, n + 1]))
+        if n > 5:
+            keep_from[n - 5] = NEVER
+            spool.forget([n - 5])
+        spool.recycle(keep_from, maker.now - 20)
+    assert spool.segment_count < 8
+    assert spool.recycled > 50
+    assert spool.path.stat().st_size <= 8 * 8192 + (1 << 17)
+    assert len(spool.runs) < 60
+
+
+def test_one_long_call_among_short_ones_is_merged(spool_at: Callable[..., Spool]) -> None:
+    spool, maker = spool_at(16384), Maker(4)
+    keep_from = np.zeros(1000, np.int64)
+    for n in range(2, 900):
+        spool.append(maker.run([1, n], most=1, width=40) if n % 10 == 0 else maker.run([n]))
+        keep_from[n] = NEVER
+        spool.forget([n])
+        spool.recycle(keep_from, maker.now - 50)
+    spool.settle()
+    assert spool.merged_bytes > 0
+    assert read(spool, 1) == maker.all[1]
+    assert spool.segment_count < 12
+
+
+def test_runs_larger_than_a_segment(spool_at: Callable[..., Spool]) -> None:
+    spool, maker = spool_at(1024), Maker(5)
+    keep_from = np.zeros(100, np.int64)
+    for n in range(1, 60):
+        spool.append(maker.run([n], most=20))
+        keep_from[n - 1] = NEVER
+        spool.settle()
+        assert read(spool, n) == maker.all[n]
+        spool.forget([n - 1])
+        spool.recycle(keep_from, maker.now)
+    assert spool.segment_count < 10
+    assert spool.path.stat().st_size < 1 << 20
+
+
+def test_runs_of_the_same_time(spool_at: Callable[..., Spool]) -> None:
+    """Clocks may be coarse."""
+    spool, maker = spool_at(2048), Maker(6)
+    keep_from = np.zeros(10, np.int64)
+    keep_from[2:] = NEVER
+    for _ in range(40):
+        run = maker.run([1, 2, 3, 4])
+        run.first_ns = run.last_ns = 5000
+        spool.append(run)
+        spool.recycle(keep_from, 6000)
+    spool.settle()
+    assert read(spool, 1) == maker.all[1]
+
+
+def test_memory_is_let_go(spool_at: Callable[..., Spool]) -> None:
+    spool, maker = spool_at(2048), Maker(7)
+    keep_from = np.zeros(20, np.int64)
+    for n in range(30):
+        spool.append(maker.run([1 + n % 15, 16]))
+        keep_from[1:16] = NEVER
+        if n % 7 == 6:
+            spool.recycle(keep_from, maker.now)
+    spool.settle()
+    assert all(run.records is None and run.payload is None and not len(run.fresh) for run in spool.runs)
+
+
+# -- the disk's own troubles ---------------------------------------------------------
+def test_a_full_disk_is_said(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch) -> None:
+    spool, maker = spool_at(4096), Maker(8)
+    spool.append(maker.run([1]))
+    spool.settle()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwritev", full)
+    spool.append(maker.run([1]))
+    with pytest.raises(OSError, match="No space left"):
+        spool.settle()
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="No space left"):  # what was lost stays lost
+        spool.settle()
+    with pytest.raises(OSError, match="No space left"):
+        spool.append(maker.run([1]))
+
+
+@pytest.mark.parametrize("also", ["append", "settle", "recycle"])
+def test_an_error_is_not_lost_between_calls(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch, also: str) -> None:
+    spool, maker = spool_at(4096), Maker(9)
+    for _ in range(9):
+        spool.append(maker.run([1]))
+    spool.settle()
+    monkeypatch.setattr(os, "pwritev", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+    spool.append(maker.run([1]))
+    spool._writer._queue.join()
+    acts = {"append": lambda: spool.append(maker.run([1])), "settle": spool.settle,
+            "recycle": lambda: spool.recycle(np.zeros(10, np.int64), 0)}
+    with pytest.raises(OSError, match="Input/output"):
+        acts[also]()
+
+
+def test_a_writer_that_fails_oddly_does_not_hang(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch) -> None:
+    spool, maker = spool_at(4096), Maker(10)
+
+    def odd(*_: object) -> int:
+        raise MemoryError
+
+    monkeypatch.setattr(os, "pwritev", odd)
+    spool.append(maker.run([1]))
+    with pytest.raises(OSError, match="MemoryError"):
+        spool.settle()
+
+
+def test_no_room_for_a_segment(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch) -> None:
+    spool, maker = spool_at(4096), Maker(11)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        spool.append(maker.run([1]))
+
+
+@pytest.mark.parametrize("step", [1, 7, 100, 1000])
+def test_short_writes_are_completed(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    real = os.pwritev, os.pwrite
+    monkeypatch.setattr(os, "pwritev", lambda fd, parts, at: real[1](fd, b"".join(parts)[:step], at))
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real[1](fd, data[:max(step, 50)], at))
+    spool, maker = spool_at(4096), Maker(12)
+    for _ in range(12):
+        spool.append(maker.run([1, 2]))
+    spool.settle()
+    assert read(spool, 1) == maker.all[1]
+    assert read(spool, 2) == maker.all[2]
+    assert sum(1 for _, _, runs in read_segments(spool.path) for _ in runs) == 12
+
+
+def test_close_takes_its_file_along(tmp_path: Path) -> None:
+    for remove in (False, True):
+        spool, maker = Spool(tmp_path, segment_bytes=2048), Maker(13)
+        for _ in range(9):
+            spool.append(maker.run([1]))
+        spool.close(remove)
+        assert any(tmp_path.iterdir()) != remove
+
+
+# -- reading what a dead process left ------------------------------------------------
+def everything(path: Path, epoch: int) -> tuple[dict[int, list[Record]], set[int]]:
+    """What all segments of an epoch say, each read alone; streams of which a segment does not tell the addresses."""
+    newest: dict[tuple[int, int], Run] = {}  # by the sequence numbers that a run stands for
+    unknown: set[int] = set()
+    for its_epoch, table, runs in read_segments(path):
+        told = set(table["number"].tolist())
+        for run in runs:
+            assert its_epoch == epoch
+            told |= set(run.fresh["number"].tolist())
+            unknown |= set(run.streams.tolist()) - told
+            span = run.replaces if any(run.replaces) else (run.sequence, run.sequence)
+            if span not in newest or newest[span].sequence < run.sequence:
+                newest[span] = run
+    result: dict[int, list[Record]] = defaultdict(list)
+    for span, run in sorted(newest.items(), key=lambda item: item[0]):
+        if any(a <= span[0] and span[1] <= b and (a, b) != span for a, b in newest):
+            continue  # merged with others since
+        assert run.records is not None
+        assert run.payload is not None
+        for k, number in enumerate(run.streams.tolist()):
+            for r in run.records[int(run.starts[k]):int(run.starts[k + 1])]:
+                result[number].append((int(r["time_ns"]), run.payload[int(r["offset"]):][:int(r["captured"])].tobytes()))
+    return result, unknown
+
+
+def test_segments_can_be_read_alone(spool_at: Callable[..., Spool]) -> None:
+    spool, maker = spool_at(2048, epoch=5), Maker(14)
+    for n in range(40):
+        spool.append(maker.run([1, 2 + n % 5, 10 + n]))
+    spool.settle()
+    found, unknown = everything(spool.path, 5)
+    assert found == maker.all
+    assert not unknown
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 1 << 32), segment=st.sampled_from([2048, 4096]), uniform=st.booleans())
+def test_recycled_places_tell_nothing_old(tmp_path_factory: pytest.TempPathFactory, seed: int, segment: int,
+                                          uniform: bool) -> None:
+    """At any time the file, read by itself, holds all that is needed, and nothing that was never written or came twice."""
+    maker, rng, directory = Maker(seed), random.Random(seed), tmp_path_factory.mktemp("spool")
+    spool = Spool(directory, segment_bytes=segment, epoch=3)
+    keep_from = np.zeros(64, np.int64)
+    try:
+        for n in range(1, 60):
+            numbers = [1, n + 1] if n % 3 else [n + 1]
+            spool.append(maker.run(numbers, most=2 if uniform else 6, width=12 if uniform else 300))
+            keep_from[max(2, n - rng.randint(0, 6)):n] = NEVER
+            keep_from[2:max(2, n - 6)] = NEVER
+            spool.recycle(keep_from, maker.now - 30)
+            if n % 10 == 0:
+                spool.settle()
+                found, unknown = everything(spool.path, 3)
+                assert not unknown
+                for number, records in maker.all.items():
+                    needed = [r for r in records if r[0] >= keep_from[number]]
+                    assert [r for r in found[number] if r[0] >= keep_from[number]] == needed
+                    wanted = iter(records)
+                    assert all(r in wanted for r in found[number])
+    finally:
+        spool.close()
+
+
+def test_another_epochs_runs_are_not_read(tmp_path: Path) -> None:
+    """Runs fit exactly onto the places of those of a capture that was started before."""
+    files = []
+    for epoch, count in ((1, 12), (2, 4)):
+        spool, maker = Spool(tmp_path, segment_bytes=4096, epoch=epoch), Maker(15)
+        for _ in range(count):
+            spool.append(maker.run([1], most=1, width=12))
+        spool.close(remove=False)
+        files.append(spool.path.read_bytes())
+    old, new = files
+    used = len(new.rstrip(b"\0"))
+    spool.path.write_bytes(new[:used] + old[used:])  # as if the place had not been emptied
+    (epoch, _, runs), *_ = read_segments(spool.path)
+    assert epoch == 2
+    assert [run.sequence for run in runs] == [1, 2, 3, 4]
+
+
+def test_damage_in_the_middle_ends_the_segment(spool_at: Callable[..., Spool]) -> None:
+    spool, maker = spool_at(65536), Maker(16)
+    for _ in range(10):
+        spool.append(maker.run([1]))
+    spool.settle()
+    data = bytearray(spool.path.read_bytes())
+    copy = spool.directory / "copy"
+    data[spool.runs[5].payload_at + 3] ^= 0x80
+    copy.write_bytes(data)
+    assert [run.sequence for _, _, runs in read_segments(copy) for run in runs] == [1, 2, 3, 4, 5]
+
+
+def test_a_file_cut_anywhere_is_read_as_far_as_it_goes(spool_at: Callable[..., Spool]) -> None:
+    spool, maker = spool_at(2048), Maker(17)
+    for _ in range(9):
+        spool.append(maker.run([1], most=3, width=40))
+    spool.settle()
+    whole, copy = spool.path.read_bytes(), spool.directory / "copy"
+    ends = [place.stop for place in places(spool).values()]
+    found: list[int] = []
+    for size in [*range(0, ends[-1], 97), *ends]:
+        copy.write_bytes(whole[:size])
+        found = [run.sequence for _, _, runs in read_segments(copy) for run in runs]
+        assert found == list(range(1, len(found) + 1))
+    assert len(found) == 9
+
+
+@pytest.mark.parametrize("data", [b"", b"RKSEG", bytes(4096), b"RKSEG\0\0\x01" + b"\xff" * 100, b"x" * 64,
+                                  b"RKSEG\0\0\x01" + bytes(200)])
+def test_no_spool(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "packets.spool"
+    path.write_bytes(data)
+    assert [list(runs) for _, _, runs in read_segments(path)] == []
+    with pytest.raises(OSError, match="No such file"):
+        list(read_segments(tmp_path / "none"))
