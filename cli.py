@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 
 import click
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads for linear algebra, of which there is none
+
 from rokuon.commands.common import Context, complain
 from rokuon.store.errors import AmbiguousCallError, IndexBusyError, NoSuchCallError, NotPermittedError, StoreError
 
