@@ -23,7 +23,7 @@ _S = 1_000_000_000
 _MAX_TAKEN = 256
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stream:
     """What binding knows of an RTP stream."""
 
@@ -36,6 +36,8 @@ class Stream:
     last_ns: int = 0
     taken: list[tuple[int, int, int]] = field(default_factory=list)
     """Spans that calls have: (since, until, call number)."""
+    at_home: bool = False
+    """A call that was signalled in the stream's own VLAN and tunnel had part of it: no other network's call ever will."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,22 +71,20 @@ class Binder:
         self._linger = linger_ns
         self._lead = lead_ns
         self._claims: dict[tuple[str, int], list[_Entry]] = {}
-        self._at: dict[tuple[str, int], list[Stream]] = {}
+        self._at: dict[tuple[str, int], dict[int, Stream]] = {}  # by number
         self.anomalies: Counter[str] = Counter()
 
     # -- what there is -------------------------------------------------------
     def add(self, stream: Stream) -> None:
         for end in {stream.src, stream.dst}:
-            self._at.setdefault(end, []).append(stream)
+            self._at.setdefault(end, {})[stream.number] = stream
 
     def forget(self, stream: Stream) -> None:
         """The stream is over and done with."""
         for end in {stream.src, stream.dst}:
             there = self._at.get(end)
-            if there and stream in there:
-                there.remove(stream)
-                if not there:
-                    del self._at[end]
+            if there and there.pop(stream.number, None) and not there:
+                del self._at[end]
 
     def claim(self, call: Call, claim: MediaClaim) -> None:
         """A call names an address."""
@@ -106,8 +106,15 @@ class Binder:
 
     def streams_of(self, call: Call) -> list[Stream]:
         """Streams from or to an address that the call claims, each once, by number."""
-        found = {s.number: s for claim in call.claims for s in self._at.get((claim.address, claim.port), ())}
+        found: dict[int, Stream] = {}
+        for claim in call.claims:
+            found.update(self._at.get((claim.address, claim.port), {}))
         return [found[number] for number in sorted(found)]
+
+    def streams_between(self, one: Endpoint, other: Endpoint) -> list[Stream]:
+        """Streams from one address to the other, and back."""
+        there = min(self._at.get(one, {}), self._at.get(other, {}), key=len)
+        return [s for s in there.values() if {s.src, s.dst} == {one, other}]
 
     # -- who wins ------------------------------------------------------------
     def bind(self, call: Call, until_ns: int) -> list[Span]:
@@ -117,6 +124,7 @@ class Binder:
             taken = span.stream.taken
             taken[:] = [t for t in taken if t[2] != call.number or t[1] <= span.since_ns or t[0] >= span.until_ns]
             taken.append((span.since_ns, span.until_ns, call.number))
+            span.stream.at_home |= not span.crossed
             del taken[:-_MAX_TAKEN]
         return spans
 
@@ -166,6 +174,8 @@ class Binder:
             return None
         own = [a for a in active if a[1].claim.hop.encap == stream.encap]
         crossed = not own
+        if crossed and (stream.at_home or any(e.claim.hop.encap == stream.encap for e, _ in named)):
+            return None  # addresses that two networks share: what its own call does not want is not the other's
         if crossed and len({id(a[1].call) for a in active}) > 1:
             top = max(a[0] for a in active)
             active = [a for a in active if a[0] == top]

@@ -178,7 +178,8 @@ class Correlator:
         return [c for c in self.tracker.live.values() if c.answer_ns is not None]
 
     def _note_media(self, call: Call) -> None:
-        last = max((min(int(self._last_ns[s.number]), self.now_ns) for s in self.binder.streams_of(call)), default=0)
+        there = (s for s in self.binder.streams_of(call) if s.first_ns <= self.now_ns)  # a run tells of what is still to come
+        last = max((min(int(self._last_ns[s.number]), self.now_ns) for s in there), default=0)
         if last:
             self.tracker.media_seen(call, last)
 
@@ -275,7 +276,7 @@ class Correlator:
         last = int(self._last_ns[number])
         if number in self._loose_of:
             key = self._loose_of[number]
-            newest = max(int(self._last_ns[s.number]) for s in self._loose[key].streams)
+            newest = self._newest(stream)
             if final or newest + self._window <= self.now_ns:
                 self._close_loose(key)
             else:
@@ -287,17 +288,36 @@ class Correlator:
             if final or last + self._window <= self.now_ns:
                 self._forget(stream)
             else:
+                self._let_go(stream)
                 self._at(last + self._window, "judge", number)
-        elif not self._rtp_only or len(self._loose) >= self._max_loose:
-            self.counts["unclaimed-streams-let-go"] += 1
-            self._forget(stream)
+        elif not self._rtp_only or (len(self._loose) >= self._max_loose and self._key(stream) not in self._loose):
+            if final or last + self._window <= self.now_ns:
+                self.counts["unclaimed-streams-let-go"] += 1
+                self._forget(stream)
+            else:  # a call may yet claim what is to come of it
+                self._let_go(stream)
+                stream.first_ns = max(stream.first_ns, int(self.keep_from[number]))
+                self._at(self.now_ns + self._window, "judge", number)
         else:
-            key = frozenset((stream.src, stream.dst, stream.encap))
+            key = self._key(stream)
             loose = self._loose.setdefault(key, _Loose([], next(self._loose_numbers)))
             loose.streams.append(stream)
             self._loose_of[number] = key
             if not final:
                 self._at(max(self.now_ns, last + self._window), "judge", number)
+
+    def _let_go(self, stream: Stream) -> None:
+        """Nothing claimed the stream within the window: the spool need not keep what is older."""
+        self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), self.now_ns - self._window)
+
+    @staticmethod
+    def _key(stream: Stream) -> frozenset[Endpoint | int]:
+        return frozenset((stream.src, stream.dst, stream.encap))
+
+    def _newest(self, stream: Stream) -> int:
+        """When the newest packet came that a stream's ends exchanged unclaimed, also in streams that are not judged yet."""
+        return max(int(self._last_ns[s.number]) for s in self.binder.streams_between(stream.src, stream.dst)
+                   if s is stream or (s.encap == stream.encap and s.first_ns <= self.now_ns and not s.taken))
 
     def _close_loose(self, key: frozenset[Endpoint | int]) -> None:
         loose = self._loose.pop(key)

@@ -98,7 +98,7 @@ class Recorder:
         record = settings.record
         self._layout, self._pool = layout, pool
         self._window_ns = int(record.window * _NS)
-        self._capture = Capture(record.sip_ports)
+        self._capture = Capture(record.sip_ports, idle_ns=self._window_ns // 2)
         self._spool = Spool(spool, segment_bytes=segment_bytes, epoch=time.time_ns())
         self._correlator = Correlator(linger_ns=int(record.linger * _NS), window_ns=self._window_ns,
                                       lead_ns=int(record.early * _NS))
