@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rokuon.decoders.api import PayloadFormat
+from rokuon.sniffer import model
 from rokuon.sniffer.binding import Span
 from rokuon.sniffer.model import Call, Hop, Side
 from rokuon.sniffer.sdp import STATIC
@@ -22,7 +23,16 @@ from rokuon.store.spool import Spool
 
 __all__ = ["Job", "StreamJob", "make_jobs"]
 
-_STATIC = {number: PayloadFormat(*form, number) for number, form in STATIC.items()}
+_SPELLING = {name.casefold(): name for name in (*(form.encoding for form in STATIC.values()), "opus", "telephone-event",
+                                                 "G726-16", "G726-24", "G726-32", "G726-40", "iLBC", "speex", "AMR", "AMR-WB")}
+"""Encoding names as they are registered: in SDP their case does not matter (RFC 8866 section 6.6)."""
+
+
+def _decoder_format(form: model.PayloadFormat, number: int) -> PayloadFormat:
+    return PayloadFormat(_SPELLING.get(form.encoding.casefold(), form.encoding), form.clock_rate, form.channels, form.fmtp, number)
+
+
+_STATIC = {number: _decoder_format(form, number) for number, form in STATIC.items()}
 
 
 @dataclass(slots=True)
@@ -69,9 +79,9 @@ def formats_of(call: Call, span: Span) -> dict[int, PayloadFormat]:
         claims.sort(key=lambda c: ((c.address, c.port) in (span.stream.dst, span.stream.src), c.hop == span.claim.hop,
                                    c.since_ns))
         for claim in claims:
-            known.update({n: PayloadFormat(*form, n) for n, form in claim.formats.items()})
+            known.update({n: _decoder_format(form, n) for n, form in claim.formats.items()})
     if not call.claims:
-        known.update({n: PayloadFormat(*form, n) for n, form in span.claim.formats.items()})
+        known.update({n: _decoder_format(form, n) for n, form in span.claim.formats.items()})
     return known
 
 
