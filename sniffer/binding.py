@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from heapq import heappop, heappush
 from itertools import pairwise
 
 from rokuon.sniffer.model import Call, MediaClaim, Side
@@ -62,6 +63,51 @@ class _Entry:
     def end_ns(self) -> int:
         ends = [t for t in (self.claim.until_ns, self.call.end_ns) if t is not None]
         return min(ends) if ends else _FOREVER
+
+
+@dataclass(slots=True, frozen=True)
+class _Term:
+    """A time for which a claim counts."""
+
+    since_ns: int
+    until_ns: int
+    kind: int
+    """2: live, 1: just ended, 0: not yet begun."""
+    order: tuple[int, ...]
+    """The lowest wins: by class, rank, age; no two are equal."""
+    entry: _Entry
+    by_destination: bool
+
+
+class _Crowd:
+    """The calls of another VLAN or tunnel whose claims count at a time, by class."""
+
+    def __init__(self) -> None:
+        self._calls: tuple[Counter[int], ...] = (Counter(), Counter(), Counter())
+        self._all: Counter[int] = Counter()
+        self._leaving: list[tuple[int, int, int]] = []
+
+    def enter(self, term: _Term) -> None:
+        who = id(term.entry.call)
+        self._calls[term.kind][who] += 1
+        self._all[who] += 1
+        heappush(self._leaving, (term.until_ns, term.kind, who))
+
+    def leave(self, now_ns: int) -> None:
+        """Takes out what ends by `now_ns`."""
+        while self._leaving and self._leaving[0][0] <= now_ns:
+            _, kind, who = heappop(self._leaving)
+            for count in (self._calls[kind], self._all):
+                count[who] -= 1
+                if not count[who]:
+                    del count[who]
+
+    def cannot_tell(self, kind: int) -> bool:
+        """Whether several calls could have the stream, none of them alone in the best class, which is `kind`."""
+        return len(self._all) > 1 and len(self._calls[kind]) > 1
+
+    def has(self, kind: int, call: Call) -> bool:
+        return id(call) in self._calls[kind]
 
 
 class Binder:
@@ -129,20 +175,12 @@ class Binder:
         return spans
 
     def _spans(self, stream: Stream, call: Call, until_ns: int) -> Iterator[Span]:
-        named = [(e, True) for e in self._claims.get(stream.dst, ())] + [(e, False) for e in self._claims.get(stream.src, ())]
-        cuts = {stream.first_ns, until_ns}
-        for entry, _ in named:
-            end = entry.end_ns()
-            cuts.update((entry.claim.since_ns, self._lead_of(entry, stream), end, min(end, _FOREVER) + self._linger))
-        for since, until, _ in stream.taken:
-            cuts.update((since, until))
-        times = sorted(t for t in cuts if stream.first_ns <= t <= until_ns)
+        """What the call wins of a stream, in order of time; pieces that follow on are one."""
         pending: Span | None = None
-        for since, until in pairwise(times):
-            span = self._winner(stream, call, named, since, until)
-            goes_on = span and pending and pending.until_ns == since and pending.claim is span.claim
-            if goes_on and span and pending and pending.direction == span.direction:
-                pending = Span(stream, pending.since_ns, until, span.direction, span.claim, span.crossed)
+        for span in self._won(stream, call, until_ns):
+            goes_on = pending and pending.until_ns == span.since_ns and pending.claim is span.claim
+            if goes_on and pending and pending.direction == span.direction:
+                pending = replace(pending, until_ns=span.until_ns)
                 continue
             if pending:
                 yield pending
@@ -150,52 +188,63 @@ class Binder:
         if pending:
             yield pending
 
+    def _won(self, stream: Stream, call: Call, until_ns: int) -> Iterator[Span]:
+        """Goes from cut to cut, the best active claim on top of a heap: many calls may name one address."""
+        named = [(e, True) for e in self._claims.get(stream.dst, ())] + [(e, False) for e in self._claims.get(stream.src, ())]
+        home = [n for n in named if n[0].claim.hop.encap == stream.encap]
+        if not home and stream.at_home:
+            return  # addresses that two networks share: what its own call does not want is not the other's
+        crossed = not home
+        terms = sorted(self._terms(stream, home or named, until_ns), key=lambda t: t.since_ns)
+        others = sorted((max(t[0], stream.first_ns), t[1]) for t in stream.taken if t[2] != call.number)
+        cuts = {stream.first_ns, until_ns, *(t.since_ns for t in terms), *(t.until_ns for t in terms)}
+        cuts.update(time for other in others for time in other)
+        best: list[tuple[tuple[int, ...], _Term]] = []
+        there = _Crowd()
+        coming, gone, busy_until = 0, 0, 0
+        for since, until in pairwise(sorted(t for t in cuts if stream.first_ns <= t <= until_ns)):
+            while coming < len(terms) and terms[coming].since_ns <= since:
+                term = terms[coming]
+                coming += 1
+                heappush(best, (term.order, term))
+                if crossed:
+                    there.enter(term)
+            while best and best[0][1].until_ns <= since:
+                heappop(best)
+            there.leave(since)
+            while gone < len(others) and others[gone][0] <= since:
+                busy_until = max(busy_until, others[gone][1])
+                gone += 1
+            if busy_until > since or not best:
+                continue
+            term = best[0][1]
+            if there.cannot_tell(term.kind):
+                if there.has(term.kind, call):
+                    call.anomalies["ambiguous-media-vlan"] += 1
+                    self.anomalies["ambiguous-media-vlan"] += 1
+                continue
+            if term.entry.call is call:
+                claim = term.entry.claim
+                speaks: Side = ("callee" if claim.side == "caller" else "caller") if term.by_destination else claim.side
+                yield Span(stream, since, until, speaks, claim, crossed)
+
+    def _terms(self, stream: Stream, named: list[tuple[_Entry, bool]], until_ns: int) -> Iterator[_Term]:
+        """When each claim is live, when it lingers, and when it reaches back."""
+        for n, (entry, by_destination) in enumerate(named):
+            begin, end = entry.claim.since_ns, entry.end_ns()
+            rank = self._rank(stream, entry, by_destination)
+            for kind, first, last in ((2, begin, end), (1, end, end + self._linger), (0, self._lead_of(entry, stream), begin)):
+                newest = begin if kind else -begin  # before any offer: the next to come
+                since, until = max(first, stream.first_ns), min(last, until_ns)
+                if since < until:
+                    yield _Term(since, until, kind, (-kind, -rank, -newest, n), entry, by_destination)
+
     def _lead_of(self, entry: _Entry, stream: Stream) -> int:
         """From when on packets before the offer are the call's: all of a stream that no call had before, if it is answered."""
         since = entry.claim.since_ns
         if entry.claim.answered and not any(t[2] != entry.call.number for t in stream.taken):
             return min(since, stream.first_ns)
         return since - self._lead
-
-    def _winner(self, stream: Stream, call: Call, named: list[tuple[_Entry, bool]], since: int, until: int) -> Span | None:
-        """The call's span from `since` to `until`, if it wins there; no cut lies between."""
-        if any(t[0] <= since < t[1] and t[2] != call.number for t in stream.taken):
-            return None
-        active: list[tuple[int, _Entry, bool]] = []  # class, entry, by destination
-        for entry, by_destination in named:
-            end = entry.end_ns()
-            if entry.claim.since_ns <= since < end:
-                active.append((2, entry, by_destination))
-            elif end <= since < end + self._linger:
-                active.append((1, entry, by_destination))
-            elif self._lead_of(entry, stream) <= since < entry.claim.since_ns:
-                active.append((0, entry, by_destination))
-        if not active:
-            return None
-        own = [a for a in active if a[1].claim.hop.encap == stream.encap]
-        crossed = not own
-        if crossed and (stream.at_home or any(e.claim.hop.encap == stream.encap for e, _ in named)):
-            return None  # addresses that two networks share: what its own call does not want is not the other's
-        if crossed and len({id(a[1].call) for a in active}) > 1:
-            top = max(a[0] for a in active)
-            active = [a for a in active if a[0] == top]
-            if len({id(a[1].call) for a in active}) > 1:
-                if any(a[1].call is call for a in active):
-                    call.anomalies["ambiguous-media-vlan"] += 1
-                    self.anomalies["ambiguous-media-vlan"] += 1
-                return None
-        best: tuple[tuple[int, int, int], _Entry, bool] | None = None
-        for kind, entry, by_destination in own or active:
-            rank = self._rank(stream, entry, by_destination)
-            newest = entry.claim.since_ns if kind else -entry.claim.since_ns  # before any offer: the next to come
-            if best is None or (kind, rank, newest) > best[0]:
-                best = (kind, rank, newest), entry, by_destination
-        assert best is not None
-        _, entry, by_destination = best
-        if entry.call is not call:
-            return None
-        speaks: Side = ("callee" if entry.claim.side == "caller" else "caller") if by_destination else entry.claim.side
-        return Span(stream, since, until, speaks, entry.claim, crossed)
 
     @staticmethod
     def _rank(stream: Stream, entry: _Entry, by_destination: bool) -> int:
