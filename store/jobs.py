@@ -29,7 +29,8 @@ _SPELLING = {name.casefold(): name for name in (*(form.encoding for form in STAT
 
 
 def _decoder_format(form: model.PayloadFormat, number: int) -> PayloadFormat:
-    return PayloadFormat(_SPELLING.get(form.encoding.casefold(), form.encoding), form.clock_rate, form.channels, form.fmtp, number)
+    encoding = _SPELLING.get(form.encoding.casefold(), form.encoding)
+    return PayloadFormat(encoding, form.clock_rate, form.channels, form.fmtp, number)
 
 
 _STATIC = {number: _decoder_format(form, number) for number, form in STATIC.items()}
