@@ -94,12 +94,12 @@ def private_spool(layout: Layout) -> Iterator[Path]:
 class Recorder:
     """Batches in, files and index out."""
 
-    def __init__(self, layout: Layout, settings: Settings, spool: Path, pool: Pool, *, segment_bytes: int = 64 << 20) -> None:
+    def __init__(self, layout: Layout, settings: Settings, spool: Path, pool: Pool) -> None:
         record = settings.record
         self._layout, self._pool = layout, pool
         self._window_ns = int(record.window * _NS)
         self._capture = Capture(record.sip_ports, idle_ns=self._window_ns // 2)
-        self._spool = Spool(spool, segment_bytes=segment_bytes, epoch=time.time_ns())
+        self._spool = Spool(spool, segment_bytes=record.segment << 20, epoch=time.time_ns())
         self._correlator = Correlator(linger_ns=int(record.linger * _NS), window_ns=self._window_ns,
                                       lead_ns=int(record.early * _NS))
         self._index = Index(layout.index, settings.index.region or None)
@@ -131,6 +131,8 @@ class Recorder:
         self._commit()
         summary = self.summary
         counts = self._capture.counts + self._correlator.counts + self._correlator.signalling.counts
+        counts.update({"spool_segments": self._spool.segment_count, "spool_segments_reused": self._spool.recycled,
+                       "spool_bytes_merged": self._spool.merged_bytes})
         summary.counts = dict(sorted(counts.items()))
         anomalies = (self._correlator.signalling.all_anomalies() + self._correlator.tracker.anomalies
                      + self._correlator.binder.anomalies)
@@ -223,6 +225,8 @@ class Recorder:
     def _recycle(self) -> None:
         count = self._spool.segment_count
         if count > max(2, self._full_segments):
+            self._look_up()  # calls that wait to be finalised hold their segments
+            self._collect(self._pool.outcomes())
             self._spool.forget(self._correlator.forgotten)
             self._correlator.forgotten.clear()
             self._spool.settle()
@@ -235,7 +239,7 @@ class Recorder:
 
 
 def record_files(paths: Sequence[str], data: Path, settings: Settings, jobs: int = 1,
-                 progress: Callable[[Progress], None] | None = None, *, segment_bytes: int = 64 << 20) -> Summary:
+                 progress: Callable[[Progress], None] | None = None) -> Summary:
     """Records the calls in captures, merged by time, into the archive at `data`.
 
     jobs: processes at most. Raises CaptureError where a capture cannot be read at all, DataError where the archive cannot be
@@ -244,11 +248,11 @@ def record_files(paths: Sequence[str], data: Path, settings: Settings, jobs: int
     layout = Layout(data)
     layout.prepare()
     keep_pages()
-    with open_captures(paths, chunk=min(CHUNK, segment_bytes // 8)) as source:
+    with open_captures(paths, chunk=min(CHUNK, settings.record.segment << 17)) as source:
         with private_spool(layout) as spool:
             pool = Pool(data, spool / "packets.spool", settings, max(0, jobs - 1))
             try:
-                recorder = Recorder(layout, settings, spool, pool, segment_bytes=segment_bytes)
+                recorder = Recorder(layout, settings, spool, pool)
                 state = Progress(bytes_total=getattr(source, "size", None))
                 try:
                     for batch in source:

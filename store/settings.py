@@ -34,6 +34,7 @@ class RecordSettings:
     linger: float = setting(1.0, "Seconds that media still belongs to a call after its end.", 0, 60)
     early: float = setting(5.0, "Seconds that media belongs to a call before the offer that names its address.", 0, 60)
     window: float = setting(30.0, "Seconds of traffic that media waits for signalling that claims it.", 0.1, 3600)
+    segment: int = setting(64, "MiB of one segment of the spool, in which packets wait for their call's end.", 1, 1024)
     mask_digits: bool = setting(True, "List the keys that were pressed (DTMF) without saying which: they may be a PIN.")
     sip_ports: tuple[int, ...] = setting((5060,), "Ports on which all is taken for SIP; elsewhere it is recognised.", 1, 65535)
 
