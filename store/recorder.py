@@ -242,15 +242,15 @@ def record_files(paths: Sequence[str], data: Path, settings: Settings, jobs: int
                  progress: Callable[[Progress], None] | None = None) -> Summary:
     """Records the calls in captures, merged by time, into the archive at `data`.
 
-    jobs: processes at most. Raises CaptureError where a capture cannot be read at all, DataError where the archive cannot be
-    written; what was finished before is kept.
+    jobs: how many calls are finalised side by side, beside the reading; 1: one process does it all. Raises CaptureError where
+    a capture cannot be read at all, DataError where the archive cannot be written; what was finished before is kept.
     """
     layout = Layout(data)
     layout.prepare()
     keep_pages()
     with open_captures(paths, chunk=min(CHUNK, settings.record.segment << 17)) as source:
         with private_spool(layout) as spool:
-            pool = Pool(data, spool / "packets.spool", settings, max(0, jobs - 1))
+            pool = Pool(data, spool / "packets.spool", settings, jobs if jobs > 1 else 0)
             try:
                 recorder = Recorder(layout, settings, spool, pool)
                 state = Progress(bytes_total=getattr(source, "size", None))
