@@ -37,6 +37,12 @@ _COMMIT = 256
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
+_LOST = {"calls-evicted": "calls-given-up-for-room", "streams_evicted": "streams-given-up-for-room",
+         "unclaimed-streams-let-go": "rtp-unclaimed", "rtp-after-call": "rtp-after-its-call", "rtp-in-fragments": "rtp-in-fragments",
+         "sip-cut-by-snaplen": "sip-cut-by-snaplen", "packet-cut-or-unknown": "signalling-cut-by-snaplen"}
+"""What is counted elsewhere and left no recording, and the reason that people are told."""
+
+
 @dataclass(slots=True)
 class Progress:
     """How far a recording is."""
@@ -137,6 +143,8 @@ class Recorder:
         anomalies = (self._correlator.signalling.all_anomalies() + self._correlator.tracker.anomalies
                      + self._correlator.binder.anomalies)
         summary.anomalies = dict(sorted(anomalies.items()))
+        self._not_recorded.update({reason: counts[name] + anomalies[name] for name, reason in _LOST.items()
+                                   if counts[name] + anomalies[name]})
         summary.not_recorded = dict(sorted(self._not_recorded.items()))
         return summary
 

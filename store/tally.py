@@ -13,6 +13,10 @@ from rokuon.store.sidecar import dump, write_file
 __all__ = ["add", "read"]
 
 
+_REASONS = 200
+"""Reasons told apart: some hold the name of a codec, and whoever sends the packets chooses that."""
+
+
 def read(layout: Layout) -> dict[str, int]:
     """Counts by reason; empty where nothing was counted yet or the file is damaged."""
     try:
@@ -32,7 +36,8 @@ def add(layout: Layout, counts: Mapping[str, int]) -> None:
             fcntl.flock(held, fcntl.LOCK_EX)
             total = read(layout)
             for reason, count in counts.items():
-                total[reason] = total.get(reason, 0) + count
+                known = reason if reason in total or len(total) < _REASONS else "other"
+                total[known] = total.get(known, 0) + count
             write_file(layout.not_recorded, dump({k: total[k] for k in sorted(total)}), sync=False)
     except OSError as error:
         raise refused(error, f"cannot write {layout.not_recorded}") from None
