@@ -38,7 +38,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 _LOST = {"calls-evicted": "calls-given-up-for-room", "streams_evicted": "streams-given-up-for-room",
-         "unclaimed-streams-let-go": "rtp-unclaimed", "rtp-after-call": "rtp-after-its-call", "rtp-in-fragments": "rtp-in-fragments",
+         "unclaimed-streams-let-go": "rtp-unclaimed", "rtp-after-call": "rtp-after-its-call",
+         "rtp-in-fragments": "rtp-in-fragments",
          "sip-cut-by-snaplen": "sip-cut-by-snaplen", "packet-cut-or-unknown": "signalling-cut-by-snaplen"}
 """What is counted elsewhere and left no recording, and the reason that people are told."""
 
