@@ -115,14 +115,15 @@ def print_calls(rows: Iterable[Any]) -> None:
 def cells(rows: Iterable[Any], short: bool) -> Iterator[list[object]]:
     for row in rows:
         mos = None if row.mos is None else f"{row.mos:.2f}"
-        yield [local(row.start), who(row.caller_number, row.caller_name), who(row.callee_number, row.callee_name), row.state,
+        caller = who(row.caller_number, row.caller_name, row.caller_address)
+        yield [local(row.start), caller, who(row.callee_number, row.callee_name, row.callee_address), row.state,
                duration(row.duration_s), (row.codec or "")[:40], mos, row.id[17:] if short else row.id]
 
 
-def who(number: str | None, name: str | None) -> str:
-    """A party for a narrow column: name and number, each cut where it is too long to be one."""
+def who(number: str | None, name: str | None, address: str | None) -> str:
+    """A party for a narrow column: name and number, each cut where it is too long to be one; else where it is."""
     number, name = (number or "")[:40], (name or "")[:40]
-    return f"{name} {number}" if name and number and name != number else name or number or "?"
+    return f"{name} {number}" if name and number and name != number else name or number or address or "?"
 
 
 def print_nothing(context: Context, filtered: bool) -> None:
