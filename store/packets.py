@@ -63,15 +63,25 @@ def _given_back(head: bytes, link_type: int, ip: int, packets: StreamPackets) ->
         header = bytearray(head)
         struct.pack_into(">H", header, udp + 4, length + 8)
         if header[ip] >> 4 == 6:
-            struct.pack_into(">H", header, ip + 4, udp - ip - 40 + 8 + length)
+            struct.pack_into(">H", header, ip + 4, udp - ip - 40 + 8 + length & 0xFFFF)
             header[ip], header[ip + 1], header[ip + 7] = 0x60 | tos >> 4, tos << 4 & 0xF0 | header[ip + 1] & 0x0F, ttl
         else:
             header[ip + 1], header[ip + 8] = tos, ttl
             struct.pack_into(">HH", header, ip + 2, udp - ip + 8 + length & 0xFFFF, ident)
             struct.pack_into(">H", header, ip + 10, 0)
             struct.pack_into(">H", header, ip + 10, _checksum(header[ip:udp]))
-        rows.append((time_ns, link_type, frame_length, bytes(header) + data[offset:offset + captured].tobytes()))
+        payload = data[offset:offset + captured].tobytes()
+        if header[udp + 6] or header[udp + 7]:  # 0: the sender makes none
+            header[udp + 6:] = _udp_checksum(header, ip, udp, payload) if captured == length else b"\0\0"
+        rows.append((time_ns, link_type, frame_length, bytes(header) + payload))
     return rows
+
+
+def _udp_checksum(header: bytearray, ip: int, udp: int, payload: bytes) -> bytes:
+    """RFC 768, RFC 8200 section 8.1."""
+    addresses = header[ip + 8:ip + 40] if header[ip] >> 4 == 6 else header[ip + 12:ip + 20]
+    covered = addresses + struct.pack(">HH", 17, 8 + len(payload)) + header[udp:udp + 6] + payload + bytes(len(payload) % 2)
+    return struct.pack(">H", _checksum(covered) or 0xFFFF)
 
 
 def _checksum(header: bytes | bytearray) -> int:
