@@ -219,3 +219,5 @@ class Call:
     anomalies: Counter[str] = field(default_factory=Counter)
     number: int = 0
     """Running number within this process: a key for tables, never shown."""
+    origin: tuple[str, str, int] | None = None
+    """Of a call without signalling: source, destination and SSRC of its first packet."""

@@ -13,12 +13,12 @@ from rokuon.store.sidecar import SCHEMA, iso
 __all__ = ["call_facts", "call_id"]
 
 
-def call_id(call: Call, first_ssrc: int = 0, addresses: tuple[str, str] = ("", "")) -> str:
+def call_id(call: Call) -> str:
     """The call's id: of its earliest leg's Call-ID and From tag; without signalling of addresses, SSRC and start."""
     if call.legs:
         earliest = min(call.legs, key=lambda leg: leg.start_ns)
         return make_id(call.start_ns, identity(earliest.call_id, earliest.from_tag))
-    return make_id(call.start_ns, identity(*addresses, first_ssrc, call.start_ns))
+    return make_id(call.start_ns, identity(*(call.origin or ()), call.start_ns))
 
 
 def _time(time_ns: int | None) -> str | None:

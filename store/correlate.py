@@ -59,6 +59,9 @@ class _Loose:
 
     streams: list[Stream]
     number: int
+    call: Call | None = None
+    """Once a piece of it was given out."""
+    fed_ns: int = 0
 
 
 class Correlator:
@@ -74,6 +77,7 @@ class Correlator:
         self.now_ns = 0
         self._window, self._piece, self._rtp_only, self._max_loose = window_ns, piece_ns, rtp_only, max_loose
         self._linger = linger_ns
+        self._look = max(idle_ns // 10, 1)
         self._streams: dict[int, Stream] = {}
         self._last_ns = np.zeros(1024, np.int64)
         self.keep_from = np.zeros(1024, np.int64)
@@ -155,14 +159,16 @@ class Correlator:
             theirs, ours = self.tracker.next_timer_ns(), self._timers[0][0] if self._timers else None
             if theirs is not None and theirs <= now_ns and (ours is None or theirs <= ours):
                 self.now_ns = max(self.now_ns, theirs)
-                for call in self._due_to_idle():
-                    self._note_media(call)
                 self._events(self.tracker.expire(theirs))
             elif ours is not None and ours <= now_ns:
                 at, _, what, number = heapq.heappop(self._timers)
                 self.now_ns = max(self.now_ns, at)
                 if what == "judge":
                     self._judge(number)
+                elif what == "media":
+                    self._look_for_media(number)
+                elif what == "piece" and number < 0:
+                    self._feed_loose(number)
                 elif what == "piece":
                     self._feed(number)
             else:
@@ -171,11 +177,12 @@ class Correlator:
         for received in self.signalling.expire(now_ns):
             self._receive(received)
 
-    def _due_to_idle(self) -> list[Call]:
-        """Live calls that a timer may find idle: of those it must be known when their media was last seen."""
-        if len(self.tracker.live) > 64:  # each look costs a call's streams: only those long without a message
-            return [c for c in self.tracker.live.values() if c.answer_ns is not None and self.now_ns - c.last_ns > 300 * _S]
-        return [c for c in self.tracker.live.values() if c.answer_ns is not None]
+    def _look_for_media(self, number: int) -> None:
+        """A call with media is not idle: looked at now and then, well within the time after which it would be."""
+        call = self.tracker.live.get(number)
+        if call is not None:
+            self._note_media(call)
+            self._at(self.now_ns + self._look, "media", number)
 
     def _note_media(self, call: Call) -> None:
         there = (s for s in self.binder.streams_of(call) if s.first_ns <= self.now_ns)  # a run tells of what is still to come
@@ -213,6 +220,7 @@ class Correlator:
             if isinstance(event, ClaimAdded):
                 if not event.call.claims or event.claim is event.call.claims[0]:
                     self._at(event.call.start_ns + self._piece, "piece", event.call.number)
+                    self._at(event.call.start_ns + self._look, "media", event.call.number)
                 self.binder.claim(event.call, event.claim)
                 for stream in self.binder.streams_of(event.call):
                     self._adopt(stream)
@@ -253,12 +261,27 @@ class Correlator:
 
     # -- streams that nobody claims ------------------------------------------
     def _adopt(self, stream: Stream) -> None:
-        key = self._loose_of.pop(stream.number, None)
-        if key is not None:
-            loose = self._loose[key]
-            loose.streams.remove(stream)
-            if not loose.streams:
-                del self._loose[key]
+        key = self._loose_of.get(stream.number)
+        if key is None:
+            return
+        loose = self._loose[key]
+        if loose.call is not None:  # part of it is in a file already: that call ends here, and what comes is the other's
+            self._give_up_loose(key)
+            return
+        del self._loose_of[stream.number]
+        loose.streams.remove(stream)
+        if not loose.streams:
+            del self._loose[key]
+
+    def _give_up_loose(self, key: frozenset[Endpoint | int]) -> None:
+        loose = self._loose.pop(key)
+        assert loose.call is not None
+        spans = self._loose_spans(loose, loose.call, self.now_ns)
+        for stream in loose.streams:
+            del self._loose_of[stream.number]
+            stream.taken.append((stream.first_ns, self.now_ns, loose.number))
+        loose.call.end_ns = loose.call.last_ns = self.now_ns
+        self._out.append(Ended(loose.call, spans, []))
 
     def _forget(self, stream: Stream) -> None:
         self.binder.forget(stream)
@@ -300,7 +323,10 @@ class Correlator:
                 self._at(self.now_ns + self._window, "judge", number)
         else:
             key = self._key(stream)
-            loose = self._loose.setdefault(key, _Loose([], next(self._loose_numbers)))
+            loose = self._loose.get(key)
+            if loose is None:
+                loose = self._loose[key] = _Loose([], next(self._loose_numbers))
+                self._at(stream.first_ns + self._piece, "piece", loose.number)
             loose.streams.append(stream)
             self._loose_of[number] = key
             if not final:
@@ -319,19 +345,44 @@ class Correlator:
         return max(int(self._last_ns[s.number]) for s in self.binder.streams_between(stream.src, stream.dst)
                    if s is stream or (s.encap == stream.encap and s.first_ns <= self.now_ns and not s.taken))
 
-    def _close_loose(self, key: frozenset[Endpoint | int]) -> None:
-        loose = self._loose.pop(key)
-        streams = sorted(loose.streams, key=lambda s: (s.first_ns, s.number))
-        first = streams[0]
-        last = max(int(self._last_ns[s.number]) for s in streams)
-        call = Call([], Party(address=first.src.address), Party(address=first.dst.address), first.first_ns, "rtp-only",
-                    end_ns=last, last_ns=last, number=loose.number)
+    def _loose_call(self, loose: _Loose) -> Call:
+        first = min(loose.streams, key=lambda s: (s.first_ns, s.number))
+        return Call([], Party(address=first.src.address), Party(address=first.dst.address), first.first_ns, "rtp-only",
+                    number=loose.number, origin=(str(first.src), str(first.dst), first.ssrc))
+
+    def _loose_spans(self, loose: _Loose, call: Call, until_ns: int) -> list[Span]:
+        assert call.origin is not None
         spans: list[Span] = []
-        for stream in streams:
-            side: Side = "caller" if stream.src == first.src else "callee"
+        for stream in sorted(loose.streams, key=lambda s: (s.first_ns, s.number)):
+            side: Side = "caller" if str(stream.src) == call.origin[0] else "callee"
             claim = MediaClaim("callee" if side == "caller" else "caller", 0, Hop(stream.src, stream.dst, stream.encap), "audio",
                                stream.dst.address, stream.dst.port, 0, "RTP/AVP", dict(STATIC), stream.first_ns)
-            spans.append(Span(stream, stream.first_ns, int(self._last_ns[stream.number]) + 1, side, claim, False))
+            since, until = max(stream.first_ns, loose.fed_ns), min(int(self._last_ns[stream.number]) + 1, until_ns)
+            if since < until:
+                spans.append(Span(stream, since, until, side, claim, False))
+        return spans
+
+    def _feed_loose(self, number: int) -> None:
+        """The same for a long call without signalling."""
+        loose = next((loose for loose in self._loose.values() if loose.number == number), None)
+        if loose is None:
+            return
+        self._at(self.now_ns + self._piece, "piece", number)
+        until = self.now_ns - 5 * _S
+        loose.call = loose.call or self._loose_call(loose)
+        spans = self._loose_spans(loose, loose.call, until)
+        loose.fed_ns = until
+        if spans:
+            self._out.append(Piece(loose.call, spans, until))
+        for stream in loose.streams:
+            self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), until)
+
+    def _close_loose(self, key: frozenset[Endpoint | int]) -> None:
+        loose = self._loose.pop(key)
+        call = loose.call or self._loose_call(loose)
+        call.end_ns = call.last_ns = max(int(self._last_ns[s.number]) for s in loose.streams)
+        spans = self._loose_spans(loose, call, NEVER)
+        for stream in loose.streams:
             self._loose_of.pop(stream.number, None)
             self._forget(stream)
         self._out.append(Ended(call, spans, []))

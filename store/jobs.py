@@ -120,9 +120,7 @@ def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, sli
         streams.append(StreamJob(plan, times, mine, row.tobytes() if row is not None else bytes(STREAM.itemsize)))
     segments = sorted({n for job in streams for n in np.unique(job.slices["segment"]).tolist()})
     spool.hold(segments)
-    first_stream = ordered[0][0].stream if ordered else None
-    identifier = call_id(call, first_stream.ssrc if first_stream else 0,
-                         (str(first_stream.src), str(first_stream.dst)) if first_stream else ("", ""))
+    identifier = call_id(call)
     until = ended.until_ns if isinstance(ended, Piece) else None
     return Job(call.number, identifier, call_facts(call, identifier), streams, until,
                ended.frames if isinstance(ended, Ended) else [], segments, not call.legs)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ from rokuon.store.talk_path import audible, voice_like
 __all__ = ["Worker"]
 
 _SLACK = 256
+_MOST_BUFFERS = 1024
+"""The system reads into no more at once (IOV_MAX)."""
 
 
 @dataclass(slots=True)
@@ -32,6 +36,14 @@ class Loaded:
     rtp: RtpRecords
     records: NDArray[np.void]
     """RECORD rows; where their payload lies says `rtp.offset`."""
+
+
+class _Buffers(NamedTuple):
+    """Of one stream: where its records and its payload are read to, and the SLICE rows that say from where."""
+
+    records: NDArray[np.void]
+    data: NDArray[np.uint8]
+    parts: list[tuple[int, ...]]
 
 
 _NOTHING = Loaded(NOTHING, np.zeros(0, RECORD))
@@ -52,15 +64,14 @@ class Worker:
 
     def run(self, job: Job) -> dict[str, Any] | None:
         """Does the job. Returns the sidecar of a call that is over; None for a piece, and for RTP that is no voice."""
-        loaded = [self._load(stream) for stream in job.streams]
+        loaded = self._load(job.streams)
         streams = [stream for stream, packets in zip(job.streams, loaded, strict=True) if len(packets.records)]
         loaded = [packets for packets in loaded if len(packets.records)]
-        if job.rtp_only and not any(voice_like(packets.rtp) for packets in loaded):
-            return None
         finalizer = self._open.get(job.number)
+        if job.rtp_only and finalizer is None and not any(voice_like(packets.rtp) for packets in loaded):
+            return None
         if finalizer is None:
-            stem = self._layout.relative(self._layout.sidecar(job.id)).removesuffix(".json")
-            finalizer = CallFinalizer(self._layout.root, CallPlan(job.facts, stem, []), self._choices)
+            finalizer = CallFinalizer(self._layout.root, CallPlan(job.facts, self._layout.stem(job.id), []), self._choices)
         for stream, hears in zip(streams, audible([s.plan for s in streams], [p.rtp for p in loaded]), strict=True):
             stream.plan.voice = hears
         finalizer.add(_in_places(finalizer.plan.streams, streams, [p.rtp for p in loaded]), job.until_ns)
@@ -74,37 +85,38 @@ class Worker:
             write_packets(self._layout.packets(job.id), job.frames, kept, self._sync)
         return sidecar
 
-    def _load(self, stream: StreamJob) -> Loaded:
-        """Reads the stream's packets. (Mapped, the spool would count as this process's memory: the kernel maps large folios.)"""
-        slices = stream.slices
-        counts = slices["records"]
-        count, size = int(counts.sum()), int(slices["payload"].sum())
-        if not count:
-            return _NOTHING
-        records = np.empty(count, RECORD)
-        data = np.empty(size + _SLACK, np.uint8)
-        rows, octets = records.view(np.uint8).data, data.data
-        at = row = 0
-        file, width, read = self._file(), RECORD.itemsize, 0
-        for records_at, number, payload_at, length in slices[["records_at", "records", "payload_at", "payload"]].tolist():
-            end = row + number * width
-            read += os.preadv(file, [rows[row:end]], records_at)
-            read += os.preadv(file, [octets[at:at + length]], payload_at)
-            row, at = end, at + length
-        if read != count * width + size:
-            raise OSError(errno.EIO, "the spool is cut short")
-        data[size:] = 0
-        ends = np.cumsum(slices["payload"])
-        offset = records["offset"] + np.repeat(ends - slices["payload"] - slices["payload_base"], counts)
-        time_ns = np.ascontiguousarray(records["time_ns"])
-        kept = _within(time_ns, stream.spans)
-        if kept is not None:
-            records, offset, time_ns = records[kept], offset[kept], time_ns[kept]
-        if len(time_ns) > 1 and len(slices) > 1 and (time_ns[1:] < time_ns[:-1]).any():
-            order = np.argsort(time_ns, kind="stable")  # several capture points, or a stream that was numbered twice
-            records, offset, time_ns = records[order], offset[order], time_ns[order]
-        return Loaded(RtpRecords(time_ns, data, offset, records["captured"].astype(np.int32),
-                                 records["length"].astype(np.int32)), records)
+    def _load(self, streams: Sequence[StreamJob]) -> list[Loaded]:
+        """Reads the streams' packets. (Mapped, the spool would count as this process's memory: the kernel maps large folios.)"""
+        loaded: list[_Buffers] = []
+        reads: list[tuple[int, int, memoryview]] = []
+        for stream in streams:
+            parts = stream.slices.tolist()
+            count, size = sum(part[1] for part in parts), sum(part[3] for part in parts)
+            records, data = np.empty(count, RECORD), np.empty(size + _SLACK, np.uint8)
+            data[size:] = 0
+            loaded.append(_Buffers(records, data, parts))
+            rows, octets = records.view(np.uint8).data, data.data
+            at = row = 0
+            for records_at, number, payload_at, length, *_ in parts:
+                end = row + number * RECORD.itemsize
+                reads.append((records_at, end - row, rows[row:end]))
+                reads.append((payload_at, length, octets[at:at + length]))
+                row, at = end, at + length
+        self._read(reads)
+        return [_loaded(stream, buffers) for stream, buffers in zip(streams, loaded, strict=True)]
+
+    def _read(self, reads: list[tuple[int, int, memoryview]]) -> None:
+        """Fills buffers from places in the spool; what lies side by side (a call's streams mostly do) in one step."""
+        reads.sort(key=itemgetter(0))
+        file, place, end = self._file() if reads else -1, 0, 0
+        together: list[memoryview] = []
+        for at, size, buffer in reads:
+            if at != end or len(together) == _MOST_BUFFERS:
+                _fill(file, place, end - place, together)
+                place, end, together = at, at, []
+            together.append(buffer)
+            end += size
+        _fill(file, place, end - place, together)
 
     def _file(self) -> int:
         if self._descriptor < 0:
@@ -117,6 +129,31 @@ class Worker:
             finalizer.discard()
         if self._descriptor >= 0:
             os.close(self._descriptor)
+
+
+def _fill(file: int, at: int, size: int, buffers: list[memoryview]) -> None:
+    if buffers and os.preadv(file, buffers, at) != size:
+        raise OSError(errno.EIO, "the spool is cut short")
+
+
+def _loaded(stream: StreamJob, buffers: _Buffers) -> Loaded:
+    records, data, parts = buffers
+    if not len(records):
+        return _NOTHING
+    offset = records["offset"].astype(np.int64)
+    row = at = 0
+    for _, number, _, length, base, *_ in parts:
+        offset[row:row + number] += at - base
+        row, at = row + number, at + length
+    time_ns = np.ascontiguousarray(records["time_ns"])
+    rtp = RtpRecords(time_ns, data, offset, records["captured"].astype(np.int32), records["length"].astype(np.int32))
+    kept = _within(rtp, stream.spans)
+    if len(time_ns) > 1 and len(parts) > 1 and (time_ns[1:] < time_ns[:-1]).any():
+        # several capture points, or a stream that was numbered twice
+        kept = np.argsort(time_ns, kind="stable") if kept is None else kept[np.argsort(time_ns[kept], kind="stable")]
+    if kept is None:
+        return Loaded(rtp, records)
+    return Loaded(RtpRecords(time_ns[kept], data, offset[kept], rtp.length[kept], rtp.wire_length[kept]), records[kept])
 
 
 def _in_places(known: list[StreamPlan], streams: list[StreamJob], packets: list[RtpRecords]) -> list[RtpRecords | None]:
@@ -134,12 +171,12 @@ def _in_places(known: list[StreamPlan], streams: list[StreamJob], packets: list[
     return records
 
 
-def _within(time_ns: NDArray[np.int64], spans: list[tuple[int, int]]) -> NDArray[np.intp] | None:
+def _within(rtp: RtpRecords, spans: list[tuple[int, int]]) -> NDArray[np.intp] | None:
     """Rows whose time lies in one of the spans; None: all do."""
-    if not len(time_ns):
+    first, last = rtp.span
+    if len(spans) == 1 and spans[0][0] <= first and last < spans[0][1]:
         return None
-    if len(spans) == 1 and spans[0][0] <= time_ns.min() and time_ns.max() < spans[0][1]:
-        return None
+    time_ns = rtp.time_ns
     inside = np.zeros(len(time_ns), bool)
     for since, until in spans:
         inside |= (time_ns >= since) & (time_ns < until)
