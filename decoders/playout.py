@@ -91,8 +91,12 @@ class Playout:
         tick = self._unwrapped(timestamp, time_ns, step)
         offset = to_ns(tick, self.clock)
         np.subtract(time_ns, offset, out=offset)  # where tick 0 would lie, had this packet had no delay
-        parted = np.abs(offset[1:] - offset[:-1]) > APART_NS
         broken = step != lasts[:-1]
+        if apart is None and not broken.any() and (runs := self._unbroken(tick, offset, time_ns)) is not None:
+            self._stamp, self._time_ns, self._tick = int(timestamp[-1]), int(time_ns[-1]), int(tick[-1])
+            self._end = self._tick + int(lasts[-1])
+            return runs
+        parted = np.abs(offset[1:] - offset[:-1]) > APART_NS
         if apart is not None:
             broken |= apart
         follows = not fresh and tick[0] == self._end
@@ -111,6 +115,18 @@ class Playout:
         self._base = int(base[-1])
         self._end = self._tick + int(lasts[-1])
         return Runs(first, base[keep], tick[first], gap)
+
+    def _unbroken(self, tick: Ticks, offset: Ticks, time_ns: NDArray[np.int64]) -> Runs | None:
+        """The one run of packets that follow one another on one line; None: they are on several."""
+        known = self._stamp is not None
+        least, most = int(offset.min()), int(offset.max())
+        reference = self._base if known else int(offset[0])
+        if max(most, reference) - min(least, reference) > APART_NS:
+            return None
+        base = self._drifted(least, len(offset), int(time_ns[0])) if known else least
+        gap = int(tick[0]) - self._end if known and base == self._base else 0
+        self._base = base
+        return Runs(np.zeros(1, np.intp), np.array([base], np.int64), tick[:1], np.array([gap], np.int64))
 
     def _unwrapped(self, timestamp: NDArray[np.uint32], time_ns: NDArray[np.int64], step: NDArray[np.int32]) -> Ticks:
         """Timestamps without their wraps, going on from the block before."""

@@ -34,9 +34,17 @@ class RtpRecords:
     """Bytes captured of it."""
     wire_length: NDArray[np.int32]
     """Bytes it had on the wire."""
+    _span: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Earliest and latest arrival; n ≥ 1."""
+        if self._span is None:
+            self._span = int(self.time_ns.min()), int(self.time_ns.max())
+        return self._span
 
 
 NOTHING = RtpRecords(np.zeros(0, np.int64), np.zeros(64, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int32),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,8 @@ BLOCK = 1 << 20
 class AudioFile(NamedTuple):
     """A finished file."""
 
-    path: Path
+    path: Path | str
+    """As it was given."""
     format: str
     """"wav/ulaw", "wav/alaw" or "wav/pcm16"."""
     channels: int
@@ -57,14 +59,15 @@ def wav_header(kind: str, rate: int, size: int) -> bytes:
 class WavFile:
     """A stereo WAV file in the making."""
 
-    def __init__(self, path: Path, kind: str, rate: int) -> None:
+    def __init__(self, path: Path | str, kind: str, rate: int) -> None:
         """`kind`: pcm16, ulaw or alaw; `rate`: samples a second. Nothing is written yet."""
         self.path = path
         self.kind = kind
         self.rate = rate
         self.size = 0
         """Bytes of samples so far."""
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+        folder, name = os.path.split(path)
+        self._temporary = os.path.join(folder, f".{name}.{os.getpid()}.part")
         self._held: list[NDArray[np.uint8]] = []
         self._fd = -1
 
@@ -117,7 +120,8 @@ class WavFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(self._temporary)
 
     def _spill(self) -> None:
         try:
@@ -136,7 +140,7 @@ class WavFile:
         try:
             self._fd = os.open(self._temporary, flags, FILE_MODE)
         except FileNotFoundError:
-            make_directories(self.path.parent)
+            make_directories(Path(self.path).parent)
             self._fd = os.open(self._temporary, flags, FILE_MODE)
 
 

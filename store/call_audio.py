@@ -49,7 +49,7 @@ class _Track(NamedTuple):
 class CallAudio:
     """Takes the voice of a call block by block and writes its files."""
 
-    def __init__(self, path: Callable[[int], Path], part_s: int) -> None:
+    def __init__(self, path: Callable[[int], Path | str], part_s: int) -> None:
         """`path`: of the n-th file, from 1; `part_s`: seconds of audio a file holds at most."""
         self.parts: list[Part] = []
         self.concealed_ns = 0
@@ -106,7 +106,7 @@ class CallAudio:
             self._file.discard()
             self._file = None
         for part in self.parts:
-            part.file.path.unlink(missing_ok=True)
+            Path(part.file.path).unlink(missing_ok=True)
         self.parts = []
 
     # -- placing and decoding ------------------------------------------------

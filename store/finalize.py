@@ -6,10 +6,11 @@ only, so that the same packets make the same files however they were cut, and me
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from rokuon.decoders.playout import SECOND
@@ -62,13 +63,11 @@ class CallFinalizer:
 
         Raises ValueError where `plan.stem` would lead out of the data directory.
         """
-        stem = PurePosixPath(plan.stem)
-        if stem.is_absolute() or ".." in stem.parts or not stem.name:
+        if not {"", ".", ".."}.isdisjoint(plan.stem.split("/")):
             raise ValueError(f"not a path below the data directory: {plan.stem!r:.80}")
         self.plan = plan
         self.settings = settings or FinalizeSettings()
-        self._data = data
-        self._stem = data / stem
+        self._stem = os.path.join(data, plan.stem)
         self._streams: list[StreamState] = []
         self._audio = CallAudio(self._path, self.settings.part_s)
         self._begin_ns: int | None = None
@@ -122,7 +121,7 @@ class CallFinalizer:
             try:
                 sidecar.write(path, call, sync)
             except FileNotFoundError:
-                make_directories(path.parent)
+                make_directories(Path(path).parent)
                 sidecar.write(path, call, sync)
         except BaseException:
             self.discard()
@@ -148,10 +147,9 @@ class CallFinalizer:
         heard.sort(key=lambda h: (h[0].first_ns, h[0].plan.src, h[0].plan.ssrc))
         self._audio.block(heard, None if end_ns is None else end_ns - HOLD_NS, sync=True)
 
-    def _path(self, number: int) -> Path:
+    def _path(self, number: int) -> str:
         """The n-th audio file, or with 0 the sidecar."""
-        suffix = ".json" if number == 0 else ".wav" if number == 1 else f"-{number}.wav"
-        return self._stem.with_name(self._stem.name + suffix)
+        return self._stem + _suffix(number)
 
     # -- the sidecar ---------------------------------------------------------
     def _sidecar(self, facts: Json) -> Json:
@@ -171,23 +169,23 @@ class CallFinalizer:
             call.pop("audio_reason", None)
         else:
             call["audio_reason"] = self._reason(seen)
-        call["parts"] = [self._part_entry(part, facts) for part in parts[1:]]
+        call["parts"] = [self._part_entry(number, part, facts) for number, part in enumerate(parts[1:], 2)]
         return call
 
     def _audio_entry(self, part: Part) -> Json:
         file = part.file
         corrections = [{"time": iso(c.time_ns), "side": state.plan.direction, "ms": round(c.by_ns / 1e6, 3)}
                        for state in self._streams if state.plan.voice for p in state.playouts.values() for c in p.corrections]
-        return {"path": file.path.relative_to(self._data).as_posix(), "format": file.format, "channels": file.channels,
+        return {"path": self.plan.stem + _suffix(1), "format": file.format, "channels": file.channels,
                 "sample_rate": file.sample_rate, "duration_s": round(file.frames / file.sample_rate, 6),
                 "start": iso(part.start_ns), "bytes": file.bytes, "sha256": file.sha256,
                 "corrections": sorted(corrections, key=lambda c: str(c["time"])),
                 "concealed_ms": round(self._audio.concealed_ns / 1e6, 3)}
 
-    def _part_entry(self, part: Part, facts: Json) -> Json:
+    def _part_entry(self, number: int, part: Part, facts: Json) -> Json:
         file = part.file
         left, right = ((facts.get(side) or {}).get("number") or None for side in ("caller", "callee"))
-        return {"path": file.path.relative_to(self._data).as_posix(), "start": iso(part.start_ns), "format": file.format,
+        return {"path": self.plan.stem + _suffix(number), "start": iso(part.start_ns), "format": file.format,
                 "sample_rate": file.sample_rate, "duration_s": round(file.frames / file.sample_rate, 6), "bytes": file.bytes,
                 "sha256": file.sha256, "left": left, "right": right}
 
@@ -243,3 +241,8 @@ def _unmatched(known: list[KeyPress], presses: list[KeyPress]) -> list[KeyPress]
         else:
             fresh.append(press)
     return fresh
+
+
+def _suffix(number: int) -> str:
+    """Of the n-th audio file, or with 0 of the sidecar."""
+    return ".json" if number == 0 else ".wav" if number == 1 else f"-{number}.wav"

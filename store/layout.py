@@ -137,6 +137,13 @@ class Layout:
             raise ValueError(f"not an id: {call_id!r:.80}")
         return self.recordings.joinpath(*match.groups())
 
+    def stem(self, call_id: str) -> str:
+        """What the paths of a call's files begin with, relative to DATA, with slashes. Raises ValueError: see `folder`."""
+        match = ID.fullmatch(call_id)
+        if match is None:
+            raise ValueError(f"not an id: {call_id!r:.80}")
+        return f"recordings/{'/'.join(match.groups())}/{call_id}"
+
     def sidecar(self, call_id: str) -> Path:
         return self.folder(call_id) / f"{call_id}.json"
 

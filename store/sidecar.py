@@ -6,7 +6,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +32,29 @@ UNSEEN = re.compile("[\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u20
 """What JSON leaves as it is and a terminal obeys or a person cannot see: DEL and C1 controls, marks of direction, lone
 surrogates (which UTF-8 cannot hold)."""
 
-encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+_make: Any = getattr(json.encoder, "c_make_encoder", None)
+if _make is None:
+    encode = _encoder.encode
+else:  # what JSONEncoder.encode makes anew for every value
+    _pieces = _make(None, _encoder.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+
+    def encode(o: Any) -> str:
+        """A value as JSON on one line."""
+        return "".join(_pieces(o, 0))
 
 
 def iso(time_ns: int) -> str:
     """Nanoseconds since 1970 as sidecars state times: UTC, microseconds (cut, not rounded). Raises OverflowError for
     times outside the years 1 to 9999.
     """
-    return (EPOCH + timedelta(microseconds=time_ns // 1000)).isoformat(timespec="microseconds")[:26] + "Z"
+    seconds, rest = divmod(time_ns, 1_000_000_000)
+    return f"{_second(seconds)}.{rest // 1000:06}Z"
+
+
+@lru_cache(1024)
+def _second(seconds: int) -> str:
+    return (EPOCH + timedelta(seconds=seconds)).isoformat()[:19]
 
 
 def nanoseconds(text: str) -> int:
@@ -55,39 +72,50 @@ def dumps(value: object) -> str:
     """JSON on one line: UTF-8 text but for control characters and marks of direction, which are escaped. Lone
     surrogates become U+FFFD. Raises ValueError for NaN and infinities.
     """
-    return UNSEEN.sub(visible, encode(value))
+    return shown(encode(value))
+
+
+def shown(text: str) -> str:
+    """The text with escapes for what cannot be seen."""
+    return text if text.isascii() and "\x7f" not in text else UNSEEN.sub(visible, text)
 
 
 def lines(sidecar: Sidecar) -> Iterator[str]:
     for key, value in sidecar.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            yield f"{encode(key)}:[\n  " + ",\n  ".join(map(encode, value)) + "]"
+            yield f"{encode(key)}:[\n  " + ",\n  ".join([encode(entry) for entry in value]) + "]"
         else:
             yield f"{encode(key)}:{encode(value)}"
 
 
 def dump(sidecar: Sidecar) -> bytes:
     """A sidecar file's content: a line a key, and a line an entry of its lists."""
-    return ("{" + UNSEEN.sub(visible, ",\n ".join(lines(sidecar))) + "}\n").encode()
+    return ("{" + shown(",\n ".join(lines(sidecar))) + "}\n").encode()
 
 
-def write(path: Path, sidecar: Sidecar, sync: bool = True) -> None:
+def write(path: Path | str, sidecar: Sidecar, sync: bool = True) -> None:
     """Write a sidecar so that it appears whole or not at all. Raises OSError."""
     write_file(path, dump(sidecar), sync)
 
 
-def write_file(path: Path, content: bytes, sync: bool = True) -> None:
+def write_file(path: Path | str, content: bytes, sync: bool = True) -> None:
     """Write under a temporary name beside `path`, mode 0640, flush to disk if `sync`, rename. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.part")
     try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE), "wb") as file:
-            file.write(content)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[os.write(file, left):]
             if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.rename(path)
+                os.fsync(file)
+        finally:
+            os.close(file)
+        os.rename(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +33,7 @@ STATIC = {0: PayloadFormat("PCMU", 8000, payload_type=0), 8: PayloadFormat("PCMA
 """Taken for what RFC 3551 says, also where no description names them."""
 NOISE_TYPES = (13, 19)
 FIRST_DYNAMIC = 96
+NO_TYPES = np.zeros(128, np.bool_)
 MOST_EVENT_PACKETS = 100_000
 MOST_CHANGES = 100
 """Changes of codec that are listed of a stream."""
@@ -107,7 +109,7 @@ class StreamState:
     jitter: Jitter = field(default_factory=Jitter)
     playouts: dict[int, Playout] = field(default_factory=dict)
     """By clock rate."""
-    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(128, np.int64))
+    counts: Counter[int] = field(default_factory=Counter)
     """Voice packets by payload type."""
     other_ns: tuple[int, int] | None = None
     """When the first and last packet of the newest block came that makes no sound."""
@@ -118,7 +120,7 @@ class StreamState:
     _event_packets: int = 0
     _event_clock: int = 0
     _kinds: NDArray[np.uint8] | None = None
-    _unsaid: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(128, np.bool_))
+    _unsaid: NDArray[np.bool_] = field(default_factory=lambda: NO_TYPES)
     """Dynamic payload types that no description names."""
     _formats: Mapping[int, PayloadFormat] | None = None
     _last_type: int = -1
@@ -133,7 +135,8 @@ class StreamState:
         """Earliest and latest arrival of the packets not yet taken; None where there are none."""
         if not self._held:
             return None
-        return (min(int(r.time_ns.min()) for r in self._held), max(int(r.time_ns.max()) for r in self._held))
+        spans = [records.span for records in self._held]
+        return spans[0] if len(spans) == 1 else (min(s[0] for s in spans), max(s[1] for s in spans))
 
     def own(self) -> None:
         """Copy what is held, so that the buffers it came in can be used again."""
@@ -171,27 +174,31 @@ class StreamState:
         self.lost += order.lost
         self.reordered += order.reordered
         n = len(packets) if order.rows is None else len(order.rows)
-        return self._count(packets, order.rows, order.missing) if n else None
+        whole = packets.record is None and order.rows is None
+        return self._count(packets, order.rows, order.missing, records.span if whole else None) if n else None
 
-    def _count(self, packets: RtpPackets, rows: Rows | None, missing: NDArray[np.int64] | None) -> Voice | None:
-        """Count ordered packets, and set the voice apart from events and comfort noise."""
+    def _count(self, packets: RtpPackets, rows: Rows | None, missing: NDArray[np.int64] | None,
+               span: tuple[int, int] | None) -> Voice | None:
+        """Count ordered packets, and set the voice apart from events and comfort noise. `span`: of their times, if known."""
         kinds = self.kinds()
         time_ns, kind = packets.time_ns, packets.payload_type
         if rows is not None:
             time_ns, kind = time_ns[rows], kind[rows]
-        if self._unsaid[kind].any() and not self.plan.sealed:
+        one = int(kind[0])
+        types: int | NDArray[np.uint8] = one
+        alike = int(kind.min()) == int(kind.max())
+        if (self._unsaid[one] if alike else self._unsaid[kind].any()) and not self.plan.sealed:
             self._guess_events(packets, np.arange(len(packets)) if rows is None else rows)
-        first, last = int(time_ns.min()), int(time_ns.max())
+        first, last = span or (int(time_ns.min()), int(time_ns.max()))
         self.first_ns = min(self.first_ns, first) if self.packets else first
         self.last_ns = max(self.last_ns, last)
         self.packets += len(time_ns)
-        types: int | NDArray[np.uint8] = int(kind[0])
-        if int(kind.min()) == int(kind.max()):
-            if kinds[types] == VOICE:
-                self.counts[types] += len(kind)
+        if alike:
+            if kinds[one] == VOICE:
+                self.counts[one] += len(kind)
             else:
                 self.other_ns = first, last
-                if kinds[types] == EVENT:
+                if kinds[one] == EVENT:
                     self._note_events(packets, np.arange(len(packets)) if rows is None else rows)
                 return None
         else:
@@ -211,7 +218,9 @@ class StreamState:
                 if not len(rows):
                     return None
                 types = int(spoken[0]) if spoken.min() == spoken.max() else spoken
-            self.counts += np.bincount(kind[voice], minlength=128)
+            for number, count in enumerate(np.bincount(kind[voice]).tolist()):
+                if count:
+                    self.counts[number] += count
         return self._voice(packets, rows, time_ns, types, missing)
 
     def _voice(self, packets: RtpPackets, rows: Rows | None, time_ns: NDArray[np.int64], types: int | NDArray[np.uint8],
@@ -233,16 +242,9 @@ class StreamState:
     def kinds(self) -> NDArray[np.uint8]:
         """What each of the 128 payload types is for."""
         if self._kinds is None or self._formats is not self.plan.formats:
-            self._kinds = np.zeros(128, np.uint8)
-            self._unsaid = np.arange(128) >= FIRST_DYNAMIC
             self._formats = self.plan.formats
-            for number in NOISE_TYPES:
-                self._kinds[number] = NOISE
-            for number, known in self.plan.formats.items():
-                if 0 <= number < 128:
-                    self._unsaid[number] = False
-                    name = known.encoding.upper()
-                    self._kinds[number] = EVENT if name == "TELEPHONE-EVENT" else NOISE if name == "CN" else VOICE
+            kinds, unsaid = _kinds_of(tuple([(number, known.encoding) for number, known in self._formats.items()]))
+            self._kinds, self._unsaid = kinds.copy(), unsaid.copy()
         return self._kinds
 
     def _guess_events(self, packets: RtpPackets, rows: Rows) -> None:
@@ -260,7 +262,7 @@ class StreamState:
     def format(self, number: int) -> PayloadFormat | None:
         """What a payload type means here; None: nobody has said so."""
         known = self.plan.formats.get(number) or STATIC.get(number)
-        return PayloadFormat(known.encoding, known.clock_rate, known.channels, known.fmtp, number) if known is not None else None
+        return known if known is None or known.payload_type == number else known._replace(payload_type=number)
 
     def decoder(self, number: int) -> Decoder | str:
         """The stream's decoder for a payload type, or one line that says why there is none."""
@@ -283,13 +285,10 @@ class StreamState:
 
     def main_type(self) -> int | None:
         """The payload type of most voice packets, of one that can be decoded if any can; None: no voice."""
-        seen = np.flatnonzero(self.counts).tolist()
-        if not seen:
-            return None
-        if len(seen) > 1:
-            able = [n for n in seen if self._decodable(n)]
-            seen = able or seen
-        return max(seen, key=lambda n: (int(self.counts[n]), -n))
+        if len(self.counts) <= 1:
+            return next(iter(self.counts), None)
+        able = [n for n in self.counts if self._decodable(n)]
+        return max(able or self.counts, key=lambda n: (self.counts[n], -n))
 
     def _decodable(self, number: int) -> bool:
         known = self.format(number)
@@ -356,6 +355,21 @@ class StreamState:
             "r_factor": rated.r_factor if rated else None, "mos": rated.mos if rated else None,
             "payload_sha256": self.hash.hexdigest(),
         }
+
+
+@lru_cache
+def _kinds_of(formats: tuple[tuple[int, str], ...]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """By payload type, what it is for, and whether it is a dynamic one that no description names."""
+    kinds = np.zeros(128, np.uint8)
+    unsaid = np.arange(128) >= FIRST_DYNAMIC
+    for number in NOISE_TYPES:
+        kinds[number] = NOISE
+    for number, encoding in formats:
+        if 0 <= number < 128:
+            unsaid[number] = False
+            name = encoding.upper()
+            kinds[number] = EVENT if name == "TELEPHONE-EVENT" else NOISE if name == "CN" else VOICE
+    return kinds, unsaid
 
 
 def _printable(text: str) -> str:

@@ -29,7 +29,7 @@ def audible(plans: Sequence[StreamPlan], records: Sequence[RtpRecords]) -> list[
     spans: dict[str, list[tuple[int, int]]] = {"caller": [], "callee": []}
     order = sorted(paths.values(), key=lambda p: (-sum(len(records[i]) for i in p), min(int(records[i].time_ns[0]) for i in p)))
     for path in order:
-        mine = [(i, int(records[i].time_ns.min()), int(records[i].time_ns.max())) for i in path]
+        mine = [(i, *records[i].span) for i in path]
         for i, first, last in mine:
             there = spans[plans[i].direction]
             overlap = sum(max(0, min(last, b) - max(first, a)) for a, b in there)
