@@ -124,6 +124,9 @@ def checked(what: str, value: Any, default: Any, limits: Mapping[str, Any]) -> A
         if not isinstance(value, list) or not all(type(v) is int and least <= v <= most for v in value):
             raise SettingsError(f"{what} must be a list of whole numbers from {least} to {most}")
         return tuple(value)
+    elif isinstance(default, int):
+        if type(value) is not int or not least <= value <= most:
+            raise SettingsError(f"{what} must be a whole number from {least} to {most}")
     elif isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise SettingsError(f"{what} must be a number from {least:g} to {most:g}")
     else:

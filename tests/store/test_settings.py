@@ -26,7 +26,14 @@ def test_values_and_where_they_came_from() -> None:
                                "index.region": "r.toml:8"}
 
 
+def test_a_count_is_whole() -> None:
+    segment = parse("[record]\nsegment = 4", "f").record.segment
+    assert (segment, type(segment)) == (4, int)
+
+
 @pytest.mark.parametrize(("text", "message"), [
+    ("[record]\nsegment = 1.5", "f:2: record.segment must be a whole number from 1 to 1024"),
+    ("[record]\nsegment = true", "f:2: record.segment must be a whole number from 1 to 1024"),
     ("[record]\n\nkeep_packet = true", "f:3: unknown key [record] 'keep_packet'; nearest is 'keep_packets'"),
     ("record.lingr = 1", "f:1: unknown key [record] 'lingr'; nearest is 'linger'"),
     ("[recrod]\nlinger = 1", "f:1: unknown key 'recrod'; nearest is 'record'"),
