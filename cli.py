@@ -55,6 +55,7 @@ class Commands(click.Group):
         """Run a command and exit. A failure is one line on standard error; a reader that went away is none."""
         extra["standalone_mode"] = False
         extra.setdefault("prog_name", "rokuon")
+        status = 0
         try:
             status = run(lambda: super(Commands, self).main(*args, **extra))
             sys.stdout.flush()
@@ -62,7 +63,8 @@ class Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
             status = 0
         except OSError as error:
-            complain(f"cannot write: {(error.strerror or str(error)).lower()}")
+            if not status:  # else it has been said: a write in the command failed, and what it left to be flushed does again
+                complain(f"cannot write: {(error.strerror or str(error)).lower()}")
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = FAILED
         sys.exit(status)

@@ -17,7 +17,6 @@ __all__ = ["decode"]
 def decode(context: Context, /, calls: tuple[str, ...]) -> None:
     """Make the audio of calls again from the packets that were kept: with a new codec plugin, or other settings."""
     from rokuon.store.decode import decode_call
-
     from rokuon.store.query import resolve
 
     for call_id in [resolve(context.layout, call) for call in calls]:

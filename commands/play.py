@@ -23,9 +23,8 @@ PLAYERS = (["pw-play"], ["paplay"], ["ffplay", "-nodisp", "-autoexit", "-logleve
 @click.pass_obj
 def play(context: Context, /, call: str) -> int:
     """Play a call through the sound card; where there is none, say how to get the file."""
-    from rokuon.store.export import audio_files
-
     from rokuon.store.errors import DataError
+    from rokuon.store.export import audio_files
     from rokuon.store.query import resolve
 
     call_id = resolve(context.layout, call)
