@@ -1,6 +1,6 @@
 """A run: what capture saw in one step, sorted by stream. The unit in which the spool is written, read and checked.
 
-On disk (all little-endian, every section padded to 8 bytes, see docs/format.md):
+On disk (all little-endian, every section padded to 8 bytes):
 
     header · streams · first records · fresh streams · packets · packets' bytes · records · payload
 
