@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -11,8 +12,16 @@ import click
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy would start threads for linear algebra, of which there is none
 
-from rokuon.commands.common import Context, complain
-from rokuon.store.errors import AmbiguousCallError, IndexBusyError, NoSuchCallError, NotPermittedError, StoreError
+gc.set_threshold(200_000)  # nearly all that imports make stays: looking for garbage in it is a tenth of the start-up
+
+from rokuon.commands.common import Context, complain  # noqa: E402
+from rokuon.store.errors import (  # noqa: E402
+    AmbiguousCallError,
+    IndexBusyError,
+    NoSuchCallError,
+    NotPermittedError,
+    StoreError,
+)
 
 __all__ = ["main"]
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from rokuon.sniffer.gather import window
+from rokuon.sniffer.gather import among, window
 from rokuon.sniffer.ip import PROTOCOL_TCP, UdpDatagrams
 from rokuon.sniffer.keytable import KeyTable
 from rokuon.sniffer.link import ETHERTYPE_IPV4, NetworkLayer
@@ -21,7 +21,7 @@ __all__ = ["Kind", "KindLimiter", "SipConnections", "is_rtp", "udp_kinds"]
 RTP_HEADER = 12
 _METHODS = (b"INVI", b"ACK ", b"BYE ", b"CANC", b"REGI", b"OPTI", b"PRAC", b"SUBS", b"NOTI", b"PUBL", b"INFO", b"REFE",
             b"MESS", b"UPDA", b"SIP/")
-_SIP_WORDS = np.array([int.from_bytes(m, "little") for m in _METHODS], np.uint32)
+_SIP_WORDS = tuple(int.from_bytes(m, "little") for m in _METHODS)
 _STUN_COOKIE = np.uint32(int.from_bytes(b"\x21\x12\xa4\x42", "little"))
 _DTLS_HANDSHAKE = 22
 
@@ -63,9 +63,10 @@ def udp_kinds(d: UdpDatagrams, rows: NDArray[np.int64], sip_ports: NDArray[np.ui
     kinds[some & ((first & 0xC0) == 0) & (d.head[rows, 1] == _STUN_COOKIE) & (captured >= 20)] = Kind.STUN
     kinds[some & ((first & 0xC0) == 0x80) & (second >= 192) & (second <= 223)] = Kind.RTCP
     ports = d.ports[rows].view(">u2").reshape(-1, 2)
-    on_port = np.isin(ports[:, 0], sip_ports) | np.isin(ports[:, 1], sip_ports)
+    listened = sip_ports.tolist()
+    on_port = among(ports[:, 0], listened) | among(ports[:, 1], listened)
     text = (first >= 0x09) & (first < 0x80) & (captured > 4)  # not a keep-alive of NUL bytes or CRLF CRLF
-    kinds[some & (np.isin(word, _SIP_WORDS) | on_port & text & (kinds == 0))] = Kind.SIP
+    kinds[some & (among(word, _SIP_WORDS) | on_port & text & (kinds == 0))] = Kind.SIP
     return kinds
 
 
@@ -73,7 +74,7 @@ class SipConnections:
     """Which TCP segments may carry SIP: those of the configured ports, and of connections that once began like SIP."""
 
     def __init__(self, sip_ports: Iterable[int], limit: int = 65_536, seed: int = 0) -> None:
-        self._ports = np.array(sorted(sip_ports), np.uint16)
+        self._ports = sorted(sip_ports)
         self._limit, self._seed = limit, seed
         self._known = KeyTable(2, seed=seed)
 
@@ -96,8 +97,8 @@ class SipConnections:
         head = window(batch.data, upper, 20)
         ports = head[:, :4].copy().view(">u2")
         payload = upper + (head[:, 12] >> 4).astype(np.int64) * 4
-        sip = np.isin(ports[:, 0], self._ports) | np.isin(ports[:, 1], self._ports)
-        begins = (payload + 4 <= end) & np.isin(window(batch.data, payload, 4).view("<u4")[:, 0], _SIP_WORDS)
+        sip = among(ports[:, 0], self._ports) | among(ports[:, 1], self._ports)
+        begins = (payload + 4 <= end) & among(window(batch.data, payload, 4).view("<u4")[:, 0], _SIP_WORDS)
         # A hash of the addresses is enough of a key: a wrong hit costs a look at a segment, no more.
         ends = window(batch.data, start + np.where(v4, 12, 8), 32).view(np.uint64)
         low, high = ends[:, 0].copy(), ends[:, 2].copy()  # of IPv4 both addresses, of IPv6 half of each

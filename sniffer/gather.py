@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["scatter", "window"]
+__all__ = ["among", "scatter", "window"]
 
 Bytes = NDArray[np.uint8]
 
@@ -26,3 +29,11 @@ def window(data: Bytes, offset: NDArray[np.int64], width: int) -> Bytes:
 def scatter(into: Bytes, at: NDArray[np.int64], data: Bytes, offset: NDArray[np.int64], width: int) -> None:
     """Copies `width` bytes from each `offset` of `data` to each place `at` of `into`."""
     _overlapping(into, width)[at] = _overlapping(data, width)[offset]
+
+
+def among(values: NDArray[Any], few: Iterable[int]) -> NDArray[np.bool_]:
+    """Which of the values are among a few. (np.isin sorts, and loads all of numpy.ma when it is first called: 12 ms.)"""
+    found = np.zeros(len(values), np.bool_)
+    for each in few:
+        found |= values == each
+    return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rokuon.sniffer.gather import window
+from rokuon.sniffer.gather import among, window
 from rokuon.sniffer.keytable import KeyTable
 from rokuon.sniffer.link import ETHERTYPE_IPV4, ETHERTYPE_IPV6, NetworkLayer
 from rokuon.sniffer.packet import PacketBatch
@@ -112,7 +112,7 @@ def _ipv6(batch: PacketBatch, layer: NetworkLayer, rows: NDArray[np.int64],
     end = batch.offset[rows] + batch.captured_length[rows]
     six, following = (words[:, 0] & 0xF0) == 0x60, (words[:, 1] >> 16).astype(np.uint8)  # the next header
     fits = six & (following == PROTOCOL_UDP) & (upper + 8 <= end)
-    more = np.flatnonzero(six & np.isin(following, EXTENSION_HEADERS)) if not fits.all() else rows[:0]
+    more = np.flatnonzero(six & among(following, EXTENSION_HEADERS)) if not fits.all() else rows[:0]
     if len(more):  # gather again behind the extension headers
         upper[more] = _behind_extensions(batch.data, upper[more], end[more], following[more])
         more = more[upper[more] >= 0]
@@ -148,7 +148,7 @@ def _behind_extensions(data: NDArray[np.uint8], at: NDArray[np.int64], end: NDAr
         part = fragment & ((head[:, 2] != 0) | ((head[:, 3] & 0xF9) != 0))  # an atomic fragment is none (RFC 6946)
         following[rows] = np.where(part, FRAGMENT_HEADER, head[:, 0])
         at[rows] += np.where(fragment, 8, head[:, 1].astype(np.int64) * 8 + 8)
-        rows = rows[~part & np.isin(following[rows], EXTENSION_HEADERS)]
+        rows = rows[~part & among(following[rows], EXTENSION_HEADERS)]
     return np.where((following == PROTOCOL_UDP) & (at + 8 <= end), at, -1)
 
 

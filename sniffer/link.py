@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rokuon.sniffer.gather import window
+from rokuon.sniffer.gather import among, window
 from rokuon.sniffer.packet import (
     LINKTYPE_ETHERNET,
     LINKTYPE_IPV4,
@@ -64,7 +64,9 @@ def _by_version(data: NDArray[np.uint8], at: NDArray[np.int64]) -> NDArray[np.ui
 
 def _peel_tags(batch: PacketBatch, layer: NetworkLayer) -> None:
     """802.1Q, QinQ: moves over the tags and notes them. Priority tags (VLAN 0) name no VLAN."""
-    rows = np.flatnonzero(np.isin(layer.ethertype, VLAN_ETHERTYPES))
+    if (layer.ethertype == ETHERTYPE_IPV4).all():
+        return
+    rows = np.flatnonzero(among(layer.ethertype, VLAN_ETHERTYPES))
     for _ in range(MAX_TAGS):
         if not len(rows):
             return
@@ -77,7 +79,7 @@ def _peel_tags(batch: PacketBatch, layer: NetworkLayer) -> None:
         layer.path[rows] = np.where(vlan == 0, path, with_it)
         layer.start[rows] += 4
         layer.ethertype[rows] = tag[:, 1]
-        rows = rows[np.isin(layer.ethertype[rows], VLAN_ETHERTYPES)]
+        rows = rows[among(layer.ethertype[rows], VLAN_ETHERTYPES)]
     layer.ethertype[rows] = 0
 
 

@@ -106,11 +106,9 @@ class StreamTable:
             real = [flow_keys[0], np.where(alone, real[1], flow_keys[1]), np.where(alone, real[2], real[2] | _MANY)]
             self.counts["streams_of_many_ssrcs"] += int((~alone).sum())
         before = self._streams.count
-        ids, _ = self._streams.insert(real)
+        ids, new = self._streams.insert(real)
         self._grow_streams(before)
-        fresh_ids, where = np.unique(ids, return_index=True)
-        fresh = first[where[fresh_ids >= before]]
-        return ids[of], np.sort(fresh)
+        return ids[of], np.sort(first[new])
 
     def _within_limit(self, flows: NDArray[np.int32], time_ns: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which new streams, in order, are still among the first SSRCs of their flow's window."""

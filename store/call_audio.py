@@ -137,7 +137,7 @@ class CallAudio:
         return track.runs.tick * SECOND // track.playout.clock
 
     def _tracks(self, state: StreamState, voice: Voice) -> list[_Track]:
-        kinds = [voice.payload_type] if isinstance(voice.payload_type, int) else np.unique(voice.payload_type).tolist()
+        kinds = _kinds(voice)
         clocks: dict[int, list[int]] = {}
         for number in kinds:
             decoder = state.decoder(number)
@@ -168,7 +168,7 @@ class CallAudio:
         laws: set[str] = set()
         rate = 0
         for state, voice, _, _ in tracks:
-            kinds = [voice.payload_type] if isinstance(voice.payload_type, int) else np.unique(voice.payload_type).tolist()
+            kinds = _kinds(voice)
             for number in kinds:
                 known, decoder = state.format(number), state.decoder(number)
                 if known is None or isinstance(decoder, str):
@@ -291,6 +291,12 @@ class CallAudio:
         file = self._file.close(sync)
         self._file = None
         self.parts.append(Part(file, (self._origin_ns or 0) + first * SECOND // self._rate))
+
+
+def _kinds(voice: Voice) -> list[int]:
+    """The payload types that occur."""
+    types = voice.payload_type
+    return [types] if isinstance(types, int) else np.flatnonzero(np.bincount(types)).tolist()
 
 
 def _only(voice: Voice, numbers: list[int]) -> Voice:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+import os
 from typing import Any
 
 from rokuon import __version__
@@ -55,6 +55,6 @@ def call_facts(call: Call, identifier: str, interface: str | None = None, droppe
         "messages": [{"time": iso(m.time_ns), "src": str(m.src), "dst": str(m.dst), "transport": m.transport,
                       "call_id": m.call_id, "cseq": m.cseq, "first_line": m.first_line} for m in call.messages],
         "audio": None, "parts": [], "related": [], "anomalies": dict(sorted(call.anomalies.items())),
-        "recorder": {"version": __version__, "host": socket.gethostname(), "interface": interface, "dropped": dropped},
+        "recorder": {"version": __version__, "host": os.uname().nodename, "interface": interface, "dropped": dropped},
         "tags": [], "notes": [], "hold": None,
     }

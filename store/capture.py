@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
-from secrets import randbits
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rokuon.sniffer.classify import Kind, KindLimiter, SipConnections, is_rtp, udp_kinds
-from rokuon.sniffer.gather import scatter, window
+from rokuon.sniffer.gather import among, scatter, window
 from rokuon.sniffer.ip import EXTENSION_HEADERS, IPv6Addresses, UdpDatagrams, udp_datagrams
 from rokuon.sniffer.link import ETHERTYPE_IPV4, NetworkLayer, locate, tags_of
 from rokuon.sniffer.packet import PacketBatch
@@ -36,7 +36,7 @@ class Capture:
 
     def __init__(self, sip_ports: Iterable[int] = (5060,), max_streams: int = 1 << 18,
                  side_packets_per_second: int = 2000, idle_ns: int = 15_000_000_000) -> None:
-        seed = randbits(64)  # of hash tables: who sends packets must not know where they fall
+        seed = int.from_bytes(os.urandom(8), "little")  # of hash tables: who sends packets must not know where they fall
         self._ports = np.array(sorted(sip_ports), np.uint16)
         self._streams = StreamTable(max_streams, idle_ns=idle_ns, seed=seed)
         self._addresses = IPv6Addresses(seed=seed)
@@ -86,7 +86,7 @@ class Capture:
         there = batch.offset[rows] + batch.captured_length[rows] - start >= 20
         kinds[v4 & there & ((head[:, 3] & 0x3FFF) != 0)] = Kind.FRAGMENT
         following = head[:, 3] >> 8  # IPv6: the next header
-        kinds[~v4 & there & np.isin(following, EXTENSION_HEADERS)] = Kind.FRAGMENT
+        kinds[~v4 & there & among(following, EXTENSION_HEADERS)] = Kind.FRAGMENT
         keep = kinds != Kind.OTHER
         self.counts["other_ip"] += int(np.count_nonzero(~keep))
         self.counts["fragments"] += int(np.count_nonzero(kinds == Kind.FRAGMENT))

@@ -51,7 +51,9 @@ def open_index(path: Path, write: bool = False, patience_s: float | None = None)
         return
     with sole(path, write, patience):
         if write and not filled(path):
-            make_index(path)
+            with new_index(path) as connection:
+                yield connection
+            return
         connection = connect(path, write, patience)
         try:
             yield checked(connection, path)
@@ -119,11 +121,23 @@ def waits(path: Path, patience_s: float) -> Iterator[None]:
 
 def make_index(path: Path) -> None:
     """An index without calls, whole or not at all."""
+    with new_index(path):
+        pass
+
+
+@contextmanager
+def new_index(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A new index, to be filled; it gets its name when the block ends well, else nothing is left of it.
+
+    To open it once more after it was made takes as long as to make it.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         part.unlink(missing_ok=True)
         with duckdb.connect(str(part), config=SANDBOX) as db:
             db.execute("BEGIN; " + schema() + "; COMMIT")
+            yield db
+            db.execute("CHECKPOINT")  # on a full disk, closing leaves half of it in another file and says nothing
         part.chmod(FILE_MODE)
         part.replace(path)
     except OSError as error:
@@ -132,6 +146,7 @@ def make_index(path: Path) -> None:
         raise unwritable(path, error) from None
     finally:
         part.unlink(missing_ok=True)
+        part.with_name(f"{part.name}.wal").unlink(missing_ok=True)
 
 
 def connect(path: Path, write: bool, patience_s: float) -> duckdb.DuckDBPyConnection:

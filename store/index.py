@@ -131,7 +131,7 @@ def insert(db: duckdb.DuckDBPyConnection, sidecars: Iterable[Sidecar], region: s
     """All rows of a batch as one JSON text a table, which DuckDB takes apart itself: 30 to 40 µs a row. A row at a time
     costs 1,200 µs, arrays of numpy or lists of Python as much as this or more.
     """
-    shapes = {table: shape(db, table) for table in TABLES}
+    shapes = shapes_of(db)
     left = iter(sidecars)
     while batch := list(islice(left, BATCH)):
         rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
@@ -144,10 +144,13 @@ def insert(db: duckdb.DuckDBPyConnection, sidecars: Iterable[Sidecar], region: s
                 db.execute(statement, [dumps(rows[table]), shapes[table]])
 
 
-def shape(db: duckdb.DuckDBPyConnection, table: str) -> str:
-    """A table's columns as from_json wants them."""
-    columns = db.execute("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ?", [table]).fetchall()
-    return json.dumps([{name: [kind[:-2]] if kind.endswith("[]") else kind for name, kind in columns}])
+def shapes_of(db: duckdb.DuckDBPyConnection) -> dict[str, str]:
+    """The columns of each table as from_json wants them."""
+    shapes: dict[str, dict[str, str | list[str]]] = {table: {} for table in TABLES}
+    for table, name, kind in db.execute("SELECT table_name, column_name, data_type FROM duckdb_columns()").fetchall():
+        if table in shapes:
+            shapes[table][name] = [kind[:-2]] if kind.endswith("[]") else kind
+    return {table: json.dumps([columns]) for table, columns in shapes.items()}
 
 
 # -- all of it again ---------------------------------------------------------
@@ -169,6 +172,7 @@ def reindex(layout: Layout, region: str | None = None, patience_s: float = WRITE
                 insert(db, sound_sidecars(layout, warnings), region or default_region())
                 db.execute("COMMIT")
                 count = db.execute("SELECT count(*) FROM calls").fetchone()
+                db.execute("CHECKPOINT")  # on a full disk, closing leaves half of it in another file and says nothing
             layout.index.with_name(f"{layout.index.name}.wal").unlink(missing_ok=True)
             new.replace(layout.index)
     except OSError as error:

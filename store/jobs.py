@@ -118,7 +118,7 @@ def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, sli
         mine = slices[numbers[0]] if len(numbers) == 1 else np.concatenate([slices[n] for n in numbers])
         mine = mine[(mine["last_ns"] >= since) & (mine["first_ns"] < end)]
         streams.append(StreamJob(plan, times, mine, row.tobytes() if row is not None else bytes(STREAM.itemsize)))
-    segments = sorted({n for job in streams for n in np.unique(job.slices["segment"]).tolist()})
+    segments = sorted({n for job in streams for n in job.slices["segment"].tolist()})
     spool.hold(segments)
     identifier = call_id(call)
     until = ended.until_ns if isinstance(ended, Piece) else None

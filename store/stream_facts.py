@@ -250,7 +250,7 @@ class StreamState:
     def _guess_events(self, packets: RtpPackets, rows: Rows) -> None:
         """Takes a dynamic type that nobody has described for telephone events where all its packets look like DTMF keys."""
         kind = packets.payload_type[rows]
-        for number in np.unique(kind[self._unsaid[kind]]).tolist():
+        for number in np.flatnonzero(np.bincount(kind[self._unsaid[kind]])).tolist():
             self._unsaid[number] = False
             mine = rows[kind == number]
             if (packets.length[mine] == 4).all():

@@ -49,4 +49,4 @@ def voice_like(records: RtpRecords) -> bool:
     step = np.diff(sequence) & 0xFFFF
     near = np.count_nonzero((step <= 4) | (step >= 0xFFFC))
     kinds = records.data[at + 1] & 0x7F
-    return bool(near * 10 >= len(step) * 8) and len(np.unique(kinds)) <= 4
+    return bool(near * 10 >= len(step) * 8 and np.count_nonzero(np.bincount(kinds)) <= 4)
