@@ -122,17 +122,54 @@ class Reader:
         self.latest_ns = int(keys[-1])
         self.pieces.append(Piece(batch, keys, span))
 
-    def cut(self, until: int, including: bool, data: NDArray[np.uint8]) -> Iterator[tuple[PacketBatch, NDArray[np.int64]]]:
-        """Give out what belongs before `until` (or also at that time), with its keys."""
+    def cut(self, until: int, including: bool, data: NDArray[np.uint8]) -> Iterator[tuple[PacketBatch, NDArray[np.int64], int]]:
+        """Give out what belongs before `until` (or also at that time), with its keys and the file's rank."""
         while self.pieces:
             piece = self.pieces[0]
             end = int(np.searchsorted(piece.keys, until, "right" if including else "left"))
             if end > piece.next:
-                yield cut(piece.batch, piece.next, end, data), piece.keys[piece.next:end]
+                yield cut(piece.batch, piece.next, end, data), piece.keys[piece.next:end], self.rank
                 piece.next = end
             if end < len(piece.keys):
                 return
             self.pieces.popleft()
+
+
+class Overlap:
+    """Finds packets that several files hold because they overlap: same time, same bytes, in different files."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._time_ns = -(1 << 63)
+        self._seen: dict[tuple[object, ...], dict[int, int]] = {}
+        """Packets of the newest time, and how often each file had them."""
+
+    def rows(self, batch: PacketBatch, files: NDArray[np.int64]) -> NDArray[np.intp] | None:
+        """Rows to be kept (None: all) of packets in order of time; `files`: where each is from."""
+        time_ns = batch.time_ns
+        again = time_ns[1:] == time_ns[:-1]
+        shared = np.zeros(len(batch), np.bool_)
+        if time_ns[0] == self._time_ns or (again & (files[1:] != files[:-1])).any():
+            shared[0] = time_ns[0] == self._time_ns
+            shared[1:] |= again
+            shared[:-1] |= again
+        shared[int(np.flatnonzero(np.append(True, ~again))[-1]):] = True  # the next batch may go on at this time
+        rows = np.flatnonzero(shared)
+        gone = []
+        for row, file in zip(rows.tolist(), files[rows].tolist(), strict=True):
+            at, size, now = int(batch.offset[row]), int(batch.captured_length[row]), int(time_ns[row])
+            if now != self._time_ns:
+                self._time_ns = now
+                self._seen = {}
+            key = (batch.data[at:at + size].tobytes(), int(batch.wire_length[row]), int(batch.link_type[row]),
+                   int(batch.capture_point[row]))
+            had = self._seen.setdefault(key, {})
+            most = max(had.values(), default=0)
+            had[file] = had.get(file, 0) + 1
+            if had[file] <= most:
+                gone.append(row)
+        self.count += len(gone)
+        return np.setdiff1d(np.arange(len(batch)), gone) if gone else None
 
 
 @dataclass(slots=True)
@@ -149,6 +186,7 @@ class MergedCaptures:
     """Iterate for the packets of all files, those of a file in its own order, files against each other by time.
 
     Of packets of the same time those of the file that begins earlier come first, then those of the file named first.
+    A packet that several files hold, at the same time, is given out once.
     A file is read only when its first packet's turn comes, so a ring of any number of files is read as one.
     """
 
@@ -162,6 +200,7 @@ class MergedCaptures:
         self._active: list[Reader] = []
         self._waiting: deque[Candidate] = deque()
         self._rank = 0
+        self._overlap = Overlap()
         self.size: int | None = 0
         """Bytes of all files together; None where one is a pipe."""
         try:
@@ -282,10 +321,18 @@ class MergedCaptures:
             until, rank = min(limits, default=(LATEST, self._rank))
             found = [piece for reader in self._active for piece in reader.cut(until, reader.rank <= rank, self._arena.data)]
             if found:
-                batches, keys = zip(*found, strict=True)
-                batch = batches[0] if len(found) == 1 else join(batches, np.argsort(np.concatenate(keys), kind="stable"))
+                batches, keys, ranks = zip(*found, strict=True)
+                if len(found) == 1:
+                    batch, files = batches[0], np.full(len(keys[0]), ranks[0])
+                else:
+                    order = np.argsort(np.concatenate(keys), kind="stable")
+                    batch, files = join(batches, order), np.repeat(ranks, [len(k) for k in keys])[order]
+                kept = self._overlap.rows(batch, files) if self._rank > 1 or self._waiting else None
+                if kept is not None:
+                    batch = join([batch], kept)
                 self._packets += len(batch)
-                yield batch
+                if len(batch):
+                    yield batch
             elif self._waiting:
                 self._activate()
 
@@ -308,6 +355,11 @@ class MergedCaptures:
     def stats(self) -> Mapping[str, int]:
         """See `Source`."""
         return {"packets": self._packets, "bytes_read": self.bytes_read}
+
+    @property
+    def copies(self) -> int:
+        """Packets that were left out because another file holds them too."""
+        return self._overlap.count
 
     def close(self) -> None:
         """Close all files."""

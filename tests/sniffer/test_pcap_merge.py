@@ -83,6 +83,21 @@ def test_same_time_keeps_the_order_of_files(tmp_path: Path) -> None:
             assert read(source) == expected
 
 
+@pytest.mark.parametrize("chunk", [1024, 5000, 1 << 20])
+def test_files_that_hold_the_same_packets(chunk: int, tmp_path: Path) -> None:
+    """What several files hold at the same time comes once, and what one of them holds twice comes twice."""
+    rng = np.random.default_rng(chunk)
+    packets = [Packet(START + i // 3 * 1000, bytes([int(kind)]) * 80, 80) for i, kind in enumerate(rng.integers(0, 3, 3000))]
+    packets[700:720] = [packets[700]] * 20
+    for number, (begin, end) in enumerate(((0, 1500), (600, 2400), (900, 1200), (2000, 3000))):
+        (tmp_path / str(number)).write_bytes(pcap(packets[begin:end]))
+    with open_captures([tmp_path / str(number) for number in range(4)], chunk=chunk) as source:
+        assert sorted(read(source)) == sorted(facts(packets))
+        assert source.copies == 1500 + 1800 + 300 + 1000 - 3000
+    with open_captures([tmp_path / "0"], chunk=chunk) as source:
+        assert read(source) == facts(packets[:1500])
+
+
 def test_directory(tmp_path: Path) -> None:
     """Its captures, by what they hold; the rest is named and left out."""
     packets = mixed([60] * 40)
