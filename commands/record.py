@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,11 @@ import click
 from rokuon.commands.common import Context, complain, example, is_terminal
 
 __all__ = ["record"]
+
+WARNINGS = 50
+"""Shown at most."""
+INTERRUPTED, TERMINATED = 130, 143
+"""What a shell makes of SIGINT and SIGTERM: 128 and the signal's number."""
 
 
 @click.command(epilog=example("rokuon record -r office.pcap", "rokuon record -r ring-*.pcapng.gz",
@@ -36,16 +42,38 @@ def record(context: Context, /, read: tuple[str, ...], more: tuple[str, ...], jo
     settings, layout = context.settings, context.layout
     layout.prepare()
     try:
-        with progress_bar() as progress:
+        with progress_bar() as progress, terminable():
             summary = record_files([*read, *more], layout.root, settings, jobs or len(os.sched_getaffinity(0)), progress)
     except CaptureError as error:
         complain(str(error))
         return 1
+    except KeyboardInterrupt as interrupt:
+        complain("interrupted; what is finished is kept, the same command again does the rest")
+        return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
     add(layout, summary.not_recorded)
-    for warning in summary.warnings:
+    for warning in summary.warnings[:WARNINGS]:
         complain(f"warning: {warning}")
+    if len(summary.warnings) > WARNINGS:
+        complain(f"warning: and {len(summary.warnings) - WARNINGS:,} more such lines")
     click.echo(sentence(summary) + (f"; see: rokuon{context.options} calls" if summary.calls_found else ""))
-    return 0
+    return 1 if summary.quarantined else 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the same as Ctrl-C but for the exit status."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM is no sudden death in here."""
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def sentence(summary: Any) -> str:

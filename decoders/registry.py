@@ -30,7 +30,7 @@ from rokuon.decoders.api import (
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["GROUP", "GuardedDecoder", "PluginInfo", "find", "forget", "open_decoder", "plugins"]
+__all__ = ["GROUP", "GuardedDecoder", "PluginInfo", "claimed", "find", "forget", "open_decoder", "plugins"]
 
 GROUP = "rokuon.decoders"
 BUILT_IN = "rokuon"
@@ -61,6 +61,11 @@ def find(format: PayloadFormat) -> DecoderFactory | None:
         return _factory(format.encoding.upper())
     except DecoderUnavailable:
         return None
+
+
+def claimed(name: str) -> bool:
+    """Whether somebody says to decode this encoding (its name in any case); nothing is imported to find out."""
+    return name.upper() in _claims()
 
 
 def open_decoder(format: PayloadFormat) -> Decoder:

@@ -1,28 +1,50 @@
 """Finalise workers: processes that may crash, each with calls of its own; or the same work in this process."""
 
+# ruff: noqa: PLC0415 -- without processes, what they need is not imported: start-up is felt
+
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import ctypes
+import os
 import queue
+import resource
 import signal
 import threading
 import traceback
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rokuon.decoders import registry
 from rokuon.store.jobs import Job
+from rokuon.store.layout import Layout
 from rokuon.store.settings import Settings
+from rokuon.store.traces import Traces, sweep
 from rokuon.store.worker import Worker
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
 
 __all__ = ["Outcome", "Pool"]
 
 _AHEAD = 6
 _STRIKES = 2
+_JOB_S = 60
+"""Seconds of processor time that a job may take, and
+"""
+_PACKET_US = 2000
+"""microseconds for each of its packets: beyond that a codec has gone astray."""
+_STALLED = 20
+"""So many times as long it may take by the clock."""
+_MEMORY = 3 << 30
+"""Bytes that a worker may have beyond what it began with."""
+_OURS = frozenset({"PCMU", "PCMA", "G722", "L16", "CN", "TELEPHONE-EVENT"})
+"""Codecs of plain numpy: they can neither crash a process nor loop."""
+_PR_SET_PDEATHSIG = 1
 
 
 class Outcome(NamedTuple):
@@ -38,32 +60,84 @@ class Outcome(NamedTuple):
 
 def _serve(connection: Connection, root: Path, spool: Path, settings: Settings, sync: bool) -> None:
     """A worker process: jobs in, outcomes out, until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the recorder decides what Ctrl-C means
+    _restrain()
     worker = Worker(root, spool, settings, sync)
-    jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    over = threading.Event()
 
     def listen() -> None:  # takes jobs off the pipe while one is done, so that neither side ever waits for the other
         with contextlib.suppress(EOFError, OSError):
             while True:
                 jobs.put(connection.recv())
-        jobs.put(None)
+        over.set()
+        jobs.put(None)  # type: ignore[arg-type]
 
     threading.Thread(target=listen, daemon=True).start()
-    while (job := jobs.get()) is not None:
-        try:
-            connection.send(_attempt(worker, job))
-        except OSError:
+    while True:
+        job = jobs.get()
+        if over.is_set():  # nobody waits for what is left
+            worker.close()
             return
+        _limit(_JOB_S + _PACKET_US * sum(int(stream.slices["records"].sum()) for stream in job.streams) / 1e6)
+        outcome = _attempt(worker, job)
+        _limit(0)
+        try:
+            connection.send(outcome)
+        except OSError:
+            over.set()
+            jobs.put(job)
+
+
+def _restrain() -> None:
+    """Sets what this process may do; the codecs of others run in it."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the recorder decides what they mean
+        signal.signal(number, signal.SIG_IGN)
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody waits for the work of a recorder that was killed
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold voices
+        most = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        begun = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * resource.getpagesize()
+        if most == resource.RLIM_INFINITY or most > begun + _MEMORY:
+            resource.setrlimit(resource.RLIMIT_DATA, (begun + _MEMORY, most))
+
+
+def _limit(seconds: float) -> None:
+    """The kernel ends this process when it has worked for so long, or not come back for many times that; 0: it does not."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds * _STALLED)
 
 
 def _attempt(worker: Worker, job: Job) -> tuple[dict[str, Any] | None, str, bool]:
     try:
         return worker.run(job), "", False
     except OSError as e:
+        worker.give_up(job.number)
         return None, f"{e.strerror or e}", True
     except Exception as e:  # a hostile call must not end the others
+        worker.give_up(job.number)
         where = traceback.extract_tb(e.__traceback__)[-1]
         return None, f"{type(e).__name__}: {e} ({Path(where.filename).name}:{where.lineno})", False
+
+
+def _why(exit_code: int | None) -> str:
+    """How a worker came to its end."""
+    if exit_code in (-signal.SIGPROF, -signal.SIGALRM):
+        return "took too long"
+    if exit_code is not None and exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return signal.Signals(-exit_code).name
+    return f"exit {exit_code}"
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No Ctrl-C in here: a message that was read by half would make rubbish of all that follow."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(slots=True)
@@ -74,14 +148,17 @@ class _Process:
 
 
 class Pool:
-    """`processes` workers on a spool's file; 0: the work is done at once in this process."""
+    """`processes` workers on a spool's file; 0: the work is done at once in this process, but for codecs that could crash it."""
 
     def __init__(self, root: Path, spool: Path, settings: Settings, processes: int, sync: bool = True) -> None:
         self._root, self._spool, self._settings, self._sync = root, spool, settings, sync
-        self._context = multiprocessing.get_context("fork")
         self._processes: list[_Process] = []
         self._inline = Worker(root, spool, settings, sync) if processes == 0 else None
+        self._layout = Layout(root)
+        self._traces = Traces(spool.parent)
+        self._traces.process(os.getpid())
         self._pinned: dict[int, int] = {}
+        self._torn: set[int] = set()
         self._strikes: dict[int, int] = {}
         self._tickets = 0
         self._done: list[Outcome] = []
@@ -89,19 +166,28 @@ class Pool:
             self._processes.append(self._start())
 
     def _start(self) -> _Process:
-        ours, theirs = self._context.Pipe()
+        from multiprocessing import get_context
+
+        context = get_context("fork")
+        ours, theirs = context.Pipe()
         others = [p.connection for p in self._processes]
-        process = self._context.Process(target=_child, daemon=True, args=(
+        process = context.Process(target=_child, daemon=True, args=(
             ours, others, theirs, self._root, self._spool, self._settings, self._sync))
         process.start()
         theirs.close()
+        assert process.pid is not None
+        self._traces.process(process.pid)
         return _Process(process, ours)
 
     def submit(self, job: Job) -> None:
-        """Hands out a job; waits where all workers have enough to do."""
-        if self._inline:
-            self._done.append(Outcome(job, *_attempt(self._inline, job)))
-            return
+        """Hands out a job; waits where all workers have enough to do. Raises OSError."""
+        self._traces.folder(self._layout.relative(self._layout.folder(job.id)))
+        if self._inline and job.number not in self._pinned:
+            if job.number in self._inline.open or not _risky(job):
+                self._done.append(Outcome(job, *_attempt(self._inline, job)))
+                return
+            if not self._processes:
+                self._processes.append(self._start())
         self._receive(0)
         while True:
             at = self._pinned.get(job.number)
@@ -114,21 +200,27 @@ class Pool:
             self._pinned[job.number] = at
         else:
             self._pinned.pop(job.number, None)
+        if job.number in self._torn:
+            anomalies = job.facts.setdefault("anomalies", {})
+            anomalies["audio-lost-with-finaliser"] = 1
         self._send(at, job)
 
     def _send(self, at: int, job: Job) -> None:
         target = self._processes[at]
         self._tickets += 1
         target.jobs[self._tickets] = job
-        with contextlib.suppress(OSError):  # it died: noticed when its outcome is read
+        with contextlib.suppress(OSError), _undisturbed():  # it died: noticed when its outcome is read
             target.connection.send(job)
 
     def _receive(self, timeout: float | None) -> None:
+        from multiprocessing.connection import wait
+
         ready = wait([p.connection for p in self._processes], timeout)
         for at, process in enumerate(self._processes):
             if process.connection in ready:
                 try:
-                    sidecar, error, disk = process.connection.recv()
+                    with _undisturbed():
+                        sidecar, error, disk = process.connection.recv()
                 except (EOFError, OSError):
                     self._restart(at)
                     continue
@@ -140,14 +232,18 @@ class Pool:
         dead = self._processes[at]
         dead.process.join()
         dead.connection.close()
+        if dead.process.pid is not None:
+            sweep(self._layout, self._spool.parent, {dead.process.pid})
         jobs = list(dead.jobs.values())
+        self._torn.update(number for number, place in self._pinned.items() if place == at)  # what it was given before is lost
         self._processes[at] = self._start()
         if jobs:
             first = jobs[0]
             self._strikes[first.number] = self._strikes.get(first.number, 0) + 1
             if self._strikes[first.number] >= _STRIKES:
-                jobs.pop(0)
-                self._done.append(Outcome(first, None, f"killed the finaliser {_STRIKES} times (exit {dead.process.exitcode})"))
+                reason = f"ended the finaliser {_STRIKES} times ({_why(dead.process.exitcode)})"
+                self._done += [Outcome(job, None, reason) for job in jobs if job.number == first.number]
+                jobs = [job for job in jobs if job.number != first.number]
         for job in jobs:
             self._send(at, job)
 
@@ -170,6 +266,13 @@ class Pool:
                 process.process.kill()
         if self._inline:
             self._inline.close()
+        sweep(self._layout, self._spool.parent, {p.process.pid for p in self._processes if p.process.pid} | {os.getpid()})
+
+
+def _risky(job: Job) -> bool:
+    """Whether its packets may come to a codec of others, or to a library in C."""
+    names = {form.encoding.upper() for stream in job.streams for form in stream.plan.formats.values()}
+    return any(registry.claimed(name) for name in names - _OURS)
 
 
 def _child(ours: Connection, others: list[Connection], theirs: Connection, root: Path, spool: Path, settings: Settings,

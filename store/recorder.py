@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import gc
-import json
 import os
 import shutil
 import time
@@ -19,14 +18,16 @@ from typing import Any
 from rokuon.sniffer.pcap_merge import open_captures
 from rokuon.store.capture import Capture
 from rokuon.store.correlate import Correlator, Piece
-from rokuon.store.errors import DataError
+from rokuon.store.errors import DataError, StoreError
 from rokuon.store.index import Index, LegSpan
 from rokuon.store.jobs import Job, make_jobs
-from rokuon.store.layout import Layout
+from rokuon.store.layout import Layout, refused
 from rokuon.store.pool import Outcome, Pool
 from rokuon.store.settings import Settings
-from rokuon.store.sidecar import nanoseconds
+from rokuon.store.sidecar import dump, nanoseconds, write_file
 from rokuon.store.spool import Spool
+from rokuon.store.traces import sweep
+from rokuon.store.worker import Worker
 
 __all__ = ["Progress", "Recorder", "Summary", "record_files"]
 
@@ -62,6 +63,8 @@ class Summary:
     calls_found: int = 0
     calls_added: int = 0
     calls_known: int = 0
+    quarantined: int = 0
+    """Calls that could not be finalised and were set aside."""
     warnings: list[str] = field(default_factory=list)
     not_recorded: dict[str, int] = field(default_factory=dict)
     """Calls and streams of which there is no recording, by reason."""
@@ -75,6 +78,7 @@ def keep_pages() -> None:
     the garbage collector to look less often at what is nearly all alive.
     """
     gc.set_threshold(50_000, 20, 100)
+    gc.freeze()  # modules stay
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)
@@ -87,6 +91,7 @@ def private_spool(layout: Layout) -> Iterator[Path]:
     for left in layout.spool.glob("import-*"):
         with suppress(OSError), open(left / "lock", "rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            sweep(layout, left)
             shutil.rmtree(left, ignore_errors=True)
     directory = layout.spool / f"import-{os.getpid()}-{time.time_ns()}"
     directory.mkdir(mode=0o750)
@@ -114,6 +119,8 @@ class Recorder:
         self._known: set[int] = set()
         self._found: set[int] = set()
         self._begun: set[int] = set()
+        self._set_aside: set[int] = set()
+        self._aside = Worker(layout.root, spool / "packets.spool", settings)
         self._finished: list[dict[str, Any]] = []
         self._full_segments = 0
         self.summary = Summary()
@@ -150,12 +157,15 @@ class Recorder:
         return summary
 
     def close(self) -> None:
+        self._aside.close()
         self._spool.close()
 
     def stop(self) -> None:
         """Interrupted: what is finished is kept, the rest is left for the same command again."""
-        with suppress(DataError):
+        with suppress(StoreError, OSError):
             self._collect(self._pool.outcomes())
+        self._spool.abandon()  # on a full disk: room for the index
+        with suppress(StoreError, OSError):
             self._commit()
 
     # -- calls ---------------------------------------------------------------
@@ -176,8 +186,8 @@ class Recorder:
         if fresh and self._layout.index.exists():
             self._find_known(fresh)
         for job in waiting:
-            if job.number in self._known:
-                if job.until_ns is None:
+            if job.number in self._known or job.number in self._set_aside:
+                if job.until_ns is None and job.number in self._known:
                     self.summary.calls_known += 1
                 self._spool.release(job.segments)
                 continue
@@ -200,20 +210,26 @@ class Recorder:
             self._known.update(loose[i] for i in self._index.known_ids(loose))
 
     def _collect(self, outcomes: Sequence[Outcome]) -> None:
+        failed = ""
         for outcome in outcomes:
             job = outcome.job
-            self._spool.release(job.segments)
             if outcome.disk:
-                raise DataError(f"cannot write the recording {job.id}: {outcome.error.lower()}")
+                failed = failed or f"cannot write the recording {job.id}: {outcome.error.lower()}"
+                continue
             if outcome.error:
                 self._quarantine(outcome)
-            elif outcome.sidecar is not None:
+            self._spool.release(job.segments)
+            if outcome.error or job.number in self._set_aside:
+                continue
+            if outcome.sidecar is not None:
                 self._finished.append(outcome.sidecar)
                 if outcome.sidecar.get("audio") is None and outcome.sidecar["streams"]:
                     self._not_recorded[f"no-audio: {outcome.sidecar.get('audio_reason') or 'unknown'}"] += 1
             elif job.until_ns is None:
                 self._found.discard(job.number)
                 self._not_recorded["rtp-not-voice"] += 1
+        if failed:
+            raise DataError(failed)
         if len(self._finished) >= _COMMIT:
             self._commit()
 
@@ -224,12 +240,24 @@ class Recorder:
         self.summary.calls_found = self.summary.calls_added + self.summary.calls_known
 
     def _quarantine(self, outcome: Outcome) -> None:
-        """Sets a call aside that could not be finalised, with the reason."""
+        """Sets a call aside that could not be finalised: the reason, what is known of it, and its packets (of a long call the
+        part that could not be, for what came before is gone).
+        """
+        job = outcome.job
+        if job.number in self._set_aside:
+            return
+        self._set_aside.add(job.number)
+        self._found.discard(job.number)
+        self.summary.quarantined += 1
         self._not_recorded["quarantined"] += 1
-        self.summary.warnings.append(f"call {outcome.job.id} could not be finalised and is in quarantine: {outcome.error}")
+        self.summary.warnings.append(f"call {job.id} could not be finalised and is in quarantine: {outcome.error}")
         self._layout.make_directory(self._layout.quarantine)
-        path = self._layout.quarantine / f"{outcome.job.id}.json"
-        path.write_text(json.dumps({**outcome.job.facts, "quarantine_reason": outcome.error}, ensure_ascii=False, indent=1))
+        path = self._layout.quarantine / f"{job.id}.json"
+        try:
+            self._aside.set_aside(job, path.with_suffix(".pcap"))
+            write_file(path, dump({**job.facts, "quarantine_reason": outcome.error}))
+        except OSError as error:
+            raise refused(error, f"cannot write {path}") from None
 
     def _recycle(self) -> None:
         count = self._spool.segment_count
@@ -271,6 +299,9 @@ def record_files(paths: Sequence[str], data: Path, settings: Settings, jobs: int
                             state.calls_found = recorder.calls_found
                             progress(state)
                     summary = recorder.finish()
+                except OSError as error:
+                    recorder.stop()
+                    raise refused(error, f"cannot write to {layout.root}") from None
                 except BaseException:
                     recorder.stop()
                     raise

@@ -8,6 +8,7 @@ lower sequence number and is not read.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import queue
@@ -177,6 +178,11 @@ class Spool:
             run.records = run.payload = None
             run.packets, run.packet_bytes = run.packets[:0], run.packet_bytes[:0]
             run.fresh = run.fresh[:0]
+
+    def abandon(self) -> None:
+        """Gives the room back at once, whoever still has the file open: nothing will be read from it any more."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, 0)
 
     def close(self, remove: bool = True) -> None:
         """Ends the writer. `remove`: nothing in it is needed any more."""

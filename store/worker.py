@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,26 +61,30 @@ class Worker:
         self._sync = sync
         self._spool = spool
         self._descriptor = -1
-        self._open: dict[int, CallFinalizer] = {}
+        self.open: dict[int, CallFinalizer] = {}
+        """Calls in the making, by their number."""
+        self._given_up: set[int] = set()
 
     def run(self, job: Job) -> dict[str, Any] | None:
         """Does the job. Returns the sidecar of a call that is over; None for a piece, and for RTP that is no voice."""
+        if job.number in self._given_up:
+            raise ValueError("an earlier part of the call could not be finalised")
         loaded = self._load(job.streams)
         streams = [stream for stream, packets in zip(job.streams, loaded, strict=True) if len(packets.records)]
         loaded = [packets for packets in loaded if len(packets.records)]
-        finalizer = self._open.get(job.number)
+        finalizer = self.open.get(job.number)
         if job.rtp_only and finalizer is None and not any(voice_like(packets.rtp) for packets in loaded):
             return None
         if finalizer is None:
-            finalizer = CallFinalizer(self._layout.root, CallPlan(job.facts, self._layout.stem(job.id), []), self._choices)
+            plan = CallPlan(job.facts, self._layout.stem(job.id), [])
+            finalizer = self.open[job.number] = CallFinalizer(self._layout.root, plan, self._choices)
         for stream, hears in zip(streams, audible([s.plan for s in streams], [p.rtp for p in loaded]), strict=True):
             stream.plan.voice = hears
         finalizer.add(_in_places(finalizer.plan.streams, streams, [p.rtp for p in loaded]), job.until_ns)
         if job.until_ns is not None:
-            self._open[job.number] = finalizer
             return None
-        self._open.pop(job.number, None)
         sidecar = finalizer.finish(job.facts, sync=self._sync)
+        del self.open[job.number]
         if streams and (self._keep_packets or sidecar["audio"] is None):
             kept = [(stream.template, packets) for stream, packets in zip(streams, loaded, strict=True)]
             write_packets(self._layout.packets(job.id), job.frames, kept, self._sync)
@@ -123,9 +128,21 @@ class Worker:
             self._descriptor = os.open(self._spool, os.O_RDONLY | os.O_CLOEXEC)
         return self._descriptor
 
+    def give_up(self, number: int) -> None:
+        """A job of this call failed: nothing stays of what was made of it, and nothing is made of what is to come."""
+        self._given_up.add(number)
+        finalizer = self.open.pop(number, None)
+        if finalizer is not None:
+            finalizer.discard()
+
+    def set_aside(self, job: Job, path: Path) -> None:
+        """Writes the job's packets as a capture; none of them is looked into. Raises OSError."""
+        kept = [(stream.template, packets) for stream, packets in zip(job.streams, self._load(job.streams), strict=True)]
+        write_packets(path, job.frames, kept, self._sync)
+
     def close(self) -> None:
         """Gives up calls of which pieces are still to come: no audio of them stays."""
-        for finalizer in self._open.values():
+        for finalizer in self.open.values():
             finalizer.discard()
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -140,11 +157,9 @@ def _loaded(stream: StreamJob, buffers: _Buffers) -> Loaded:
     records, data, parts = buffers
     if not len(records):
         return _NOTHING
-    offset = records["offset"].astype(np.int64)
-    row = at = 0
-    for _, number, _, length, base, *_ in parts:
-        offset[row:row + number] += at - base
-        row, at = row + number, at + length
+    ends = accumulate([part[3] for part in parts], initial=0)
+    moved = np.array([at - part[4] for at, part in zip(ends, parts, strict=False)], np.int64)
+    offset = records["offset"] + np.repeat(moved, [part[1] for part in parts])
     time_ns = np.ascontiguousarray(records["time_ns"])
     rtp = RtpRecords(time_ns, data, offset, records["captured"].astype(np.int32), records["length"].astype(np.int32))
     kept = _within(rtp, stream.spans)
