@@ -15,6 +15,9 @@ __all__ = ["Attempt", "Sighting"]
 
 MESSAGES = 512
 _FIRST_LINE = 256
+_COPY_NS = 100_000_000
+"""Once more the same between the same ends so soon is a mirror's copy, not sent again (RFC 3261 17.1.1.1: T1 is 500 ms)."""
+_NEAR = 16
 _TAGS = 16
 _LEGS = 8
 _UNANSWERED = frozenset((State.CALLING, State.PROCEEDING, State.CANCELLING, State.CHALLENGED, State.REFUSED))
@@ -143,10 +146,14 @@ class Attempt:
         """Takes a message. `by_caller`: the caller sent the request that this is, or answers; `note`: it may be noted."""
         message, time_ns, call = seen.message, seen.time_ns, self.call
         call.last_ns = max(call.last_ns, time_ns)
-        if note and self.noted < MESSAGES:
+        line = MessageNote(time_ns, seen.src, seen.dst, seen.transport, message.call_id, f"{message.cseq} {message.method}",
+                           message.first_line[:_FIRST_LINE])
+        if any(0 <= time_ns - m.time_ns < _COPY_NS and m.first_line == line.first_line and m.cseq == line.cseq
+               and m.src == line.src and m.dst == line.dst for m in call.messages[-_NEAR:]):
+            call.anomalies["message-copies"] += 1
+        elif note and self.noted < MESSAGES:
             self.noted += 1
-            call.messages.append(MessageNote(time_ns, seen.src, seen.dst, seen.transport, message.call_id,
-                                             f"{message.cseq} {message.method}", message.first_line[:_FIRST_LINE]))
+            call.messages.append(line)
         else:
             call.anomalies["messages-dropped"] += 1
         for name in message.anomalies:

@@ -145,6 +145,18 @@ def test_messages_are_noted() -> None:
     assert len(call.messages) == 6
 
 
+def test_what_a_mirror_brings_twice_is_noted_once() -> None:
+    table = [line for line in BY_CALLER.splitlines() if line]
+    twice = [row(line) for line in table for _ in range(2)]
+    call = one("\n".join(table))
+    tracker = CallTracker()
+    (copied,) = closed(send(tracker, twice) + tracker.expire(T0 + 1_000 * S))
+    assert copied.messages == call.messages
+    assert copied.anomalies["message-copies"] == len(table)
+    again = one(BY_CALLER.replace("9 A>B BYE 2", "9 A>B BYE 2\n9.05 A>B BYE 2\n9.5 A>B BYE 2"))
+    assert len(again.messages) == len(call.messages) + 1  # the last was sent again
+
+
 def test_the_oldest_unanswered_call_makes_room() -> None:
     tracker = CallTracker(max_calls=50)
     send(tracker, rows(ANSWERED))
