@@ -14,26 +14,32 @@ __all__ = ["audible", "voice_like"]
 _VOICE_PACKETS = 10
 
 
-def audible(plans: Sequence[StreamPlan], records: Sequence[RtpRecords]) -> list[bool]:
+def audible(plans: Sequence[StreamPlan], records: Sequence[RtpRecords], before: Sequence[bool | None] = ()) -> list[bool]:
     """For each stream whether it takes part in the audio.
 
     Streams between the same two endpoints make a path. Behind a relay that was mirrored on both sides the same voice runs
     on two paths at once: that with the most packets is heard, and of the others what does not overlap it by half in its
-    direction (media that a re-INVITE moved, a NAT's other face).
+    direction (media that a re-INVITE moved, a NAT's other face). `before`: whether a stream was heard in an earlier part of
+    the call (None: it is new); what was is heard on, and what was not comes last.
     """
+    before = before or [None] * len(plans)
     paths: dict[frozenset[str], list[int]] = {}
     for i, plan in enumerate(plans):
         if plan.voice and len(records[i]):
             paths.setdefault(frozenset((plan.src, plan.dst)), []).append(i)
     heard = [False] * len(plans)
     spans: dict[str, list[tuple[int, int]]] = {"caller": [], "callee": []}
-    order = sorted(paths.values(), key=lambda p: (-sum(len(records[i]) for i in p), min(int(records[i].time_ns[0]) for i in p)))
+    def turn(path: list[int]) -> tuple[int, int, int]:
+        was = {before[i] for i in path}
+        return (0 if True in was else 1 if None in was else 2, -sum(len(records[i]) for i in path),
+                min(int(records[i].time_ns[0]) for i in path))
+    order = sorted(paths.values(), key=turn)
     for path in order:
         mine = [(i, *records[i].span) for i in path]
         for i, first, last in mine:
             there = spans[plans[i].direction]
             overlap = sum(max(0, min(last, b) - max(first, a)) for a, b in there)
-            heard[i] = overlap * 2 <= last - first
+            heard[i] = before[i] is True or overlap * 2 <= last - first
         for i, first, last in mine:
             if heard[i]:
                 spans[plans[i].direction].append((first, last))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rokuon.decoders.rtp import NOTHING, RtpRecords
+from rokuon.decoders.rtp import NOTHING, RtpRecords, join, select
+from rokuon.store.copies import fold_copies
 from rokuon.store.finalize import CallFinalizer, CallPlan, FinalizeSettings, StreamPlan
 from rokuon.store.jobs import Job, StreamJob
 from rokuon.store.layout import Layout
@@ -64,6 +66,8 @@ class Worker:
         self.open: dict[int, CallFinalizer] = {}
         """Calls in the making, by their number."""
         self._given_up: set[int] = set()
+        self._copies: Counter[int] = Counter()
+        """Packets that a mirror brought with other tags as well, by the call's number."""
 
     def run(self, job: Job) -> dict[str, Any] | None:
         """Does the job. Returns the sidecar of a call that is over; None for a piece, and for RTP that is no voice."""
@@ -78,17 +82,35 @@ class Worker:
         if finalizer is None:
             plan = CallPlan(job.facts, self._layout.stem(job.id), [])
             finalizer = self.open[job.number] = CallFinalizer(self._layout.root, plan, self._choices)
-        for stream, hears in zip(streams, audible([s.plan for s in streams], [p.rtp for p in loaded]), strict=True):
+        known = {_name(plan): plan for plan in finalizer.plan.streams}
+        streams, loaded = self._once(job, streams, loaded, finalizer.plan.streams)
+        before = [was.voice if (was := known.get(_name(stream.plan))) else None for stream in streams]
+        for stream, hears in zip(streams, audible([s.plan for s in streams], [p.rtp for p in loaded], before), strict=True):
             stream.plan.voice = hears
         finalizer.add(_in_places(finalizer.plan.streams, streams, [p.rtp for p in loaded]), job.until_ns)
         if job.until_ns is not None:
             return None
+        if copies := self._copies.pop(job.number, 0):
+            job.facts["anomalies"] = dict(sorted({**job.facts["anomalies"], "mirror-copies": copies}.items()))
         sidecar = finalizer.finish(job.facts, sync=self._sync)
         del self.open[job.number]
         if streams and (self._keep_packets or sidecar["audio"] is None):
             kept = [(stream.template, packets) for stream, packets in zip(streams, loaded, strict=True)]
             write_packets(self._layout.packets(job.id), job.frames, kept, self._sync)
         return sidecar
+
+    def _once(self, job: Job, streams: list[StreamJob], loaded: list[Loaded],
+              known: list[StreamPlan]) -> tuple[list[StreamJob], list[Loaded]]:
+        """Streams and packets without those that a mirror brought with other tags as well."""
+        folded = fold_copies([s.plan for s in streams], [p.rtp for p in loaded], known)
+        for mine, fold in zip(loaded, folded, strict=True):
+            if fold is not None:
+                at, rows = fold
+                self._copies[job.number] += len(mine.records) - len(rows)
+                if len(rows):
+                    loaded[at] = _joined(loaded[at], mine, rows)
+        alone = [i for i, fold in enumerate(folded) if fold is None]
+        return [streams[i] for i in alone], [loaded[i] for i in alone]
 
     def _load(self, streams: Sequence[StreamJob]) -> list[Loaded]:
         """Reads the streams' packets. (Mapped, the spool would count as this process's memory: the kernel maps large folios.)"""
@@ -131,6 +153,7 @@ class Worker:
     def give_up(self, number: int) -> None:
         """A job of this call failed: nothing stays of what was made of it, and nothing is made of what is to come."""
         self._given_up.add(number)
+        self._copies.pop(number, None)
         finalizer = self.open.pop(number, None)
         if finalizer is not None:
             finalizer.discard()
@@ -171,17 +194,32 @@ def _loaded(stream: StreamJob, buffers: _Buffers) -> Loaded:
     return Loaded(RtpRecords(time_ns[kept], data, offset[kept], rtp.length[kept], rtp.wire_length[kept]), records[kept])
 
 
+def _name(plan: StreamPlan) -> tuple[str, str, tuple[int, ...], int]:
+    return plan.src, plan.dst, tuple(plan.vlan), plan.ssrc
+
+
+def _joined(one: Loaded, other: Loaded, rows: NDArray[np.intp]) -> Loaded:
+    """The packets of `one`, and some of `other`'s, in order of arrival."""
+    rtp = join(one.rtp, select(other.rtp, rows))
+    records = np.concatenate([one.records, other.records[rows]])
+    order = np.argsort(rtp.time_ns, kind="stable")
+    return Loaded(select(rtp, order), records[order])
+
+
 def _in_places(known: list[StreamPlan], streams: list[StreamJob], packets: list[RtpRecords]) -> list[RtpRecords | None]:
     """The packets by stream, in the order in which the finaliser knows the call's streams; new ones are added to it."""
-    places = {(plan.src, plan.dst, tuple(plan.vlan), plan.ssrc): i for i, plan in enumerate(known)}
+    places = {_name(plan): i for i, plan in enumerate(known)}
     records: list[RtpRecords | None] = [None] * len(known)
     for stream, mine in zip(streams, packets, strict=True):
         plan = stream.plan
-        at = places.get((plan.src, plan.dst, tuple(plan.vlan), plan.ssrc))
+        at = places.get(_name(plan))
         if at is None:
             known.append(plan)
             records.append(mine)
         else:
+            known[at].voice = plan.voice
+            if known[at].formats != plan.formats:
+                known[at].formats = plan.formats
             records[at] = mine
     return records
 
