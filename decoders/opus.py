@@ -22,6 +22,9 @@ MAX_TICKS = 5760
 """A packet holds at most 120 ms (RFC 6716 section 3.2.5, R5)."""
 NOMINAL_TICKS = 960
 
+_DECODE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int,
+                           ctypes.c_int)
+"""opus_decode of opus.h: state, packet, its length, samples, room for how many, forward error correction."""
 _SONAME = "libopus.so.0"
 _NO_LIBRARY = "libopus is missing: install the Debian package libopus0"
 _NO_BINDING = "the Python package opuslib is missing: pip install opuslib"
@@ -90,32 +93,36 @@ class OpusDecoder:
     def __init__(self) -> None:
         """Raises DecoderUnavailable without opuslib or libopus."""
         self._opuslib = _load()
-        self._decode = self._opuslib.api.decoder.libopus_decode
-        self._scratch = (ctypes.c_int16 * MAX_TICKS)()
-        self._made: Samples = np.frombuffer(memoryview(self._scratch), np.int16)
+        self._decode = _DECODE(("opus_decode", self._opuslib.api.libopus))
         self._last = NOMINAL_TICKS
         self.errors = 0
         self.reset()
 
     def decode_run(self, data: Bytes, offsets: Offsets, lengths: Lengths) -> tuple[Samples, Lengths]:
         """See `Decoder.decode_run`."""
-        parts = []
         counts = np.zeros(len(offsets), np.int32)
         view = np.ascontiguousarray(data).data
         ticks = self.durations(data, offsets, lengths).tolist()
-        state, decode, scratch = self._codec.decoder_state, self._decode, self._scratch
+        state, decode = self._codec.decoder_state, self._decode
+        # libopus writes into the samples themselves: before each packet there has to be room for the longest.
+        made = np.empty(sum(ticks) + MAX_TICKS, np.int16)
+        begin, size, end = made.ctypes.data, len(made) - MAX_TICKS, 0
         for row, (offset, length) in enumerate(zip(offsets.tolist(), lengths.tolist(), strict=True)):
-            # Without a valid table-of-contents byte libopus is not asked: no bytes at all would mean "conceal" to it.
-            made = decode(state, bytes(view[offset:offset + length]), length, scratch, MAX_TICKS, 0) if ticks[row] else -1
-            if made > 0:
-                self._last = made
-                parts.append(self._made[:made].copy())
+            if end > size:  # what is broken lasted longer than it said
+                made = np.concatenate([made, np.empty(len(made), np.int16)])
+                begin, size = made.ctypes.data, len(made) - MAX_TICKS
+            count = -1
+            if ticks[row]:  # else libopus is not asked: no bytes at all would mean "conceal" to it
+                count = decode(state, bytes(view[offset:offset + length]), length, begin + 2 * end, MAX_TICKS, 0)
+            if count > 0:
+                self._last = count
             else:
                 self.errors += 1
-                made = ticks[row] or self._last
-                parts.append(np.zeros(made, np.int16))
-            counts[row] = made
-        return np.concatenate(parts) if parts else np.zeros(0, np.int16), counts
+                count = ticks[row] or self._last
+                made[end:end + count] = 0
+            counts[row] = count
+            end += count
+        return made[:end], counts
 
     def durations(self, data: Bytes, offsets: Offsets, lengths: Lengths) -> Lengths:
         """See `Decoder.durations`: from the table-of-contents byte, in ticks of 48 kHz whatever the audio's bandwidth."""

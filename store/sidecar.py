@@ -83,9 +83,12 @@ def shown(text: str) -> str:
 def lines(sidecar: Sidecar) -> Iterator[str]:
     for key, value in sidecar.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            yield f"{encode(key)}:[\n  " + ",\n  ".join([encode(entry) for entry in value]) + "]"
+            yield f"{_name(key)}:[\n  " + ",\n  ".join([encode(entry) for entry in value]) + "]"
         else:
-            yield f"{encode(key)}:{encode(value)}"
+            yield f"{_name(key)}:{encode(value)}"
+
+
+_name = lru_cache(256)(encode)
 
 
 def dump(sidecar: Sidecar) -> bytes:
