@@ -71,6 +71,11 @@ class CallAudio:
         """When the last packet of any kind came."""
         self._channels: tuple[Channel, Channel] = (Channel("pcm16"), Channel("pcm16"))
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was heard so far."""
+        return not self._kind and not self.parts
+
     def block(self, heard: list[tuple[StreamState, Voice | None]], final_ns: int | None, sync: bool) -> None:
         """Add a block of all streams that take part. `final_ns`: what lies before it will not change any more; None: this
         is the last block. Raises OSError.

@@ -132,6 +132,11 @@ class CallFinalizer:
         """Give up: no audio of the call stays on disk."""
         self._audio.discard()
 
+    @property
+    def silent(self) -> bool:
+        """Whether no audio was made of the call so far."""
+        return self._audio.silent
+
     # -- blocks --------------------------------------------------------------
     def _held(self) -> tuple[int, int] | None:
         spans = [span for state in self._streams if (span := state.held_span()) is not None]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from heapq import merge
+from operator import itemgetter
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +18,12 @@ from rokuon.decoders.rtp import RtpRecords
 from rokuon.store.runs import STREAM
 from rokuon.store.signalling import Frame
 
-__all__ = ["write_packets"]
+__all__ = ["PacketsInPieces", "write_packets"]
 
 _NANOSECONDS = 0xA1B23C4D
 _ETHERNET = 1
+_HEAD = struct.Struct("<IIII")
+"""Of a packet in the file."""
 
 
 class StreamPackets(Protocol):
@@ -28,32 +33,97 @@ class StreamPackets(Protocol):
     records: NDArray[np.void]
 
 
+Row = tuple[int, int, int, bytes]
+"""Time, link type, length on the wire and the bytes of a packet."""
+
+
 def write_packets(path: Path, frames: Sequence[Frame], streams: Sequence[tuple[bytes, StreamPackets]], sync: bool = True) -> None:
     """Writes a classic pcap with nanoseconds, whole or not at all. Of several link types that of most packets is kept."""
-    rows: list[tuple[int, int, int, bytes]] = [(f.time_ns, f.link_type, f.wire_length, f.data) for f in frames]
+    rows = _rows(frames, streams)
+    _write(path, rows, _link_of(rows), sync)
+
+
+class PacketsInPieces:
+    """The packets of a call that comes in pieces: RTP waits in a file that cannot be seen, until the call is over."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: of the capture in the end."""
+        self._path = path
+        self._waiting = path.with_name(f".{path.stem}-pieces.{os.getpid()}.part")
+        self._link: int | None = None
+
+    def add(self, streams: Sequence[tuple[bytes, StreamPackets]]) -> None:
+        """A further piece. Raises OSError."""
+        rows = _rows((), streams)
+        if not rows:
+            return
+        if self._link is None:
+            self._link = _link_of(rows)
+            self._path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self.discard()
+        with open(self._waiting, "ab", buffering=1 << 20, opener=_private) as out:
+            _put(out, rows, self._link)
+
+    def finish(self, frames: Sequence[Frame], streams: Sequence[tuple[bytes, StreamPackets]], sync: bool = True) -> None:
+        """The last piece, and the call's signalling: writes the capture, as `write_packets` does. Raises OSError."""
+        rows = _rows(frames, streams)
+        link = _link_of(rows) if self._link is None else self._link
+        _write(self._path, merge(self._pieces(), rows, key=itemgetter(0)), link, sync)
+        self.discard()
+
+    def discard(self) -> None:
+        self._waiting.unlink(missing_ok=True)
+
+    def _pieces(self) -> Iterator[Row]:
+        if self._link is None:
+            return
+        with open(self._waiting, "rb", buffering=1 << 20) as file:
+            while head := file.read(_HEAD.size):
+                seconds, rest, size, wire = _HEAD.unpack(head)
+                yield seconds * 1_000_000_000 + rest, self._link, wire, file.read(size)
+
+
+def _rows(frames: Sequence[Frame], streams: Sequence[tuple[bytes, StreamPackets]]) -> list[Row]:
+    """In order of time."""
+    rows: list[Row] = [(f.time_ns, f.link_type, f.wire_length, f.data) for f in frames]
     for template, packets in streams:
         row = np.frombuffer(template, STREAM)[0]
         head = bytes(row["header"][:row["header_length"]])
         if head:
             rows += _given_back(head, int(row["link_type"]), int(row["network"]), packets)
-    rows.sort(key=lambda r: r[0])
-    kinds = [kind for _, kind, _, _ in rows]
-    link = max(set(kinds), key=kinds.count) if kinds else _ETHERNET
+    rows.sort(key=itemgetter(0))
+    return rows
+
+
+def _link_of(rows: Sequence[Row]) -> int:
+    kinds = Counter(kind for _, kind, _, _ in rows)
+    return max(kinds, key=kinds.__getitem__) if kinds else _ETHERNET
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)
+
+
+def _put(out: BinaryIO, rows: Iterable[Row], link: int) -> None:
+    for time_ns, kind, wire, data in rows:
+        if kind == link:
+            seconds, rest = divmod(time_ns, 1_000_000_000)
+            out.write(_HEAD.pack(seconds & 0xFFFFFFFF, rest, len(data), max(wire, len(data))) + data)
+
+
+def _write(path: Path, rows: Iterable[Row], link: int, sync: bool) -> None:
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(temporary, "wb", buffering=1 << 20, opener=lambda p, flags: os.open(p, flags, 0o640)) as out:
+    with open(temporary, "wb", buffering=1 << 20, opener=_private) as out:
         out.write(struct.pack("<IHHiIII", _NANOSECONDS, 2, 4, 0, 0, 262_144, link))
-        for time_ns, kind, wire, data in rows:
-            if kind == link:
-                out.write(struct.pack("<IIII", time_ns // 1_000_000_000 & 0xFFFFFFFF, time_ns % 1_000_000_000, len(data),
-                                      max(wire, len(data))) + data)
+        _put(out, rows, link)
         out.flush()
         if sync:
             os.fsync(out.fileno())
     temporary.rename(path)
 
 
-def _given_back(head: bytes, link_type: int, ip: int, packets: StreamPackets) -> list[tuple[int, int, int, bytes]]:
+def _given_back(head: bytes, link_type: int, ip: int, packets: StreamPackets) -> list[Row]:
     """The stream's frames: its first packet's headers with what differs from packet to packet put in."""
     udp = len(head) - 8
     rows = []

@@ -20,7 +20,7 @@ from rokuon.store.copies import fold_copies
 from rokuon.store.finalize import CallFinalizer, CallPlan, FinalizeSettings, StreamPlan
 from rokuon.store.jobs import Job, StreamJob
 from rokuon.store.layout import Layout
-from rokuon.store.packets import write_packets
+from rokuon.store.packets import PacketsInPieces, write_packets
 from rokuon.store.runs import RECORD
 from rokuon.store.settings import Settings
 from rokuon.store.talk_path import audible, voice_like
@@ -68,6 +68,7 @@ class Worker:
         self._given_up: set[int] = set()
         self._copies: Counter[int] = Counter()
         """Packets that a mirror brought with other tags as well, by the call's number."""
+        self._pieces: dict[int, PacketsInPieces] = {}
 
     def run(self, job: Job) -> dict[str, Any] | None:
         """Does the job. Returns the sidecar of a call that is over; None for a piece, and for RTP that is no voice."""
@@ -88,16 +89,30 @@ class Worker:
         for stream, hears in zip(streams, audible([s.plan for s in streams], [p.rtp for p in loaded], before), strict=True):
             stream.plan.voice = hears
         finalizer.add(_in_places(finalizer.plan.streams, streams, [p.rtp for p in loaded]), job.until_ns)
+        kept = [(stream.template, packets) for stream, packets in zip(streams, loaded, strict=True)]
         if job.until_ns is not None:
+            self._keep(job, kept, finalizer)
             return None
         if copies := self._copies.pop(job.number, 0):
             job.facts["anomalies"] = dict(sorted({**job.facts["anomalies"], "mirror-copies": copies}.items()))
         sidecar = finalizer.finish(job.facts, sync=self._sync)
         del self.open[job.number]
-        if streams and (self._keep_packets or sidecar["audio"] is None):
-            kept = [(stream.template, packets) for stream, packets in zip(streams, loaded, strict=True)]
-            write_packets(self._layout.packets(job.id), job.frames, kept, self._sync)
+        pieces = self._pieces.pop(job.number, None)
+        if self._keep_packets or sidecar["audio"] is None:
+            if pieces is not None:
+                pieces.finish(job.frames, kept, self._sync)
+            elif kept:
+                write_packets(self._layout.packets(job.id), job.frames, kept, self._sync)
+        elif pieces is not None:
+            pieces.discard()
         return sidecar
+
+    def _keep(self, job: Job, kept: list[tuple[bytes, Loaded]], finalizer: CallFinalizer) -> None:
+        """A piece's packets: nobody knows yet whether there will be audio."""
+        if self._keep_packets or finalizer.silent:
+            self._pieces.setdefault(job.number, PacketsInPieces(self._layout.packets(job.id))).add(kept)
+        elif pieces := self._pieces.pop(job.number, None):
+            pieces.discard()
 
     def _once(self, job: Job, streams: list[StreamJob], loaded: list[Loaded],
               known: list[StreamPlan]) -> tuple[list[StreamJob], list[Loaded]]:
@@ -154,6 +169,8 @@ class Worker:
         """A job of this call failed: nothing stays of what was made of it, and nothing is made of what is to come."""
         self._given_up.add(number)
         self._copies.pop(number, None)
+        if pieces := self._pieces.pop(number, None):
+            pieces.discard()
         finalizer = self.open.pop(number, None)
         if finalizer is not None:
             finalizer.discard()
@@ -167,6 +184,8 @@ class Worker:
         """Gives up calls of which pieces are still to come: no audio of them stays."""
         for finalizer in self.open.values():
             finalizer.discard()
+        for pieces in self._pieces.values():
+            pieces.discard()
         if self._descriptor >= 0:
             os.close(self._descriptor)
 

@@ -30,7 +30,7 @@ from tests.sniffer.scapy_frames import (
 
 from rokuon.decoders.rtp import RtpRecords
 from rokuon.store.capture import Capture
-from rokuon.store.packets import write_packets
+from rokuon.store.packets import PacketsInPieces, write_packets
 from rokuon.store.runs import Run
 from rokuon.store.signalling import Frame
 
@@ -40,11 +40,11 @@ class Loaded(NamedTuple):
     records: NDArray[np.void]
 
 
-def loaded(run: Run) -> list[tuple[bytes, Loaded]]:
-    """Every stream of a run: its template and its packets, as a worker has them."""
+def loaded(run: Run, known: dict[int, bytes] | None = None) -> list[tuple[bytes, Loaded]]:
+    """Every stream of a run: its template (`known` or the run's own) and its packets, as a worker has them."""
     assert run.records is not None
     assert run.payload is not None
-    templates = {int(row["number"]): row.tobytes() for row in run.fresh}
+    templates = known or {int(row["number"]): row.tobytes() for row in run.fresh}
     streams = []
     for k, number in enumerate(run.streams.tolist()):
         rows = run.records[int(run.starts[k]):int(run.starts[k + 1])]
@@ -130,6 +130,27 @@ def test_signalling_and_media_in_order_of_time(tmp_path: Path) -> None:
     assert [t - T0 for t, _, _ in packets] == [0, 10, 15, 20]
     assert packets[2] == (T0 + 15, 99, sip.data)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pcap"]
+
+
+def test_pieces_make_no_difference(tmp_path: Path) -> None:
+    frames = [Packet(T0 + i, f := udp(rtp(1 + i % 2, i, bytes([i] * 20))), len(f)) for i in range(60)]
+    sip = Frame(T0 + 15, ETHERNET, 99, b"sip" * 20)
+    write_packets(tmp_path / "whole.pcap", [sip], loaded(Capture().process(batch(frames))))
+    pieces, capture = PacketsInPieces(tmp_path / "deep" / "parted.pcap"), Capture()
+    templates: dict[int, bytes] = {}
+    for begin in (0, 25, 40):
+        run = capture.process(batch(frames[begin:begin + 25 if begin == 0 else begin + 15 if begin == 25 else 60]))
+        templates.update({int(row["number"]): row.tobytes() for row in run.fresh})
+        streams = loaded(run, templates)
+        if begin < 40:
+            pieces.add(streams)
+        else:
+            pieces.finish([sip], streams)
+    assert (tmp_path / "deep" / "parted.pcap").read_bytes() == (tmp_path / "whole.pcap").read_bytes()
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["parted.pcap"]
+    pieces.add(streams)
+    pieces.discard()
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["parted.pcap"]
 
 
 @pytest.mark.parametrize("length", [0xFFFF, 0xFFF0, 300])
