@@ -133,8 +133,8 @@ def test_signalling_and_media_in_order_of_time(tmp_path: Path) -> None:
 
 
 def test_pieces_make_no_difference(tmp_path: Path) -> None:
-    frames = [Packet(T0 + i, f := udp(rtp(1 + i % 2, i, bytes([i] * 20))), len(f)) for i in range(60)]
-    sip = Frame(T0 + 15, ETHERNET, 99, b"sip" * 20)
+    frames = [Packet(T0 + 10 * i, f := udp(rtp(1 + i % 2, i, bytes([i] * 20))), len(f)) for i in range(60)]
+    sip = Frame(T0 + 155, ETHERNET, 99, b"sip" * 20)
     write_packets(tmp_path / "whole.pcap", [sip], loaded(Capture().process(batch(frames))))
     pieces, capture = PacketsInPieces(tmp_path / "deep" / "parted.pcap"), Capture()
     templates: dict[int, bytes] = {}
