@@ -35,6 +35,7 @@ class Stream:
     ssrc: int
     first_ns: int
     last_ns: int = 0
+    """Of its newest packet, as far as is known; 0: not at all."""
     taken: list[tuple[int, int, int]] = field(default_factory=list)
     """Spans that calls have: (since, until, call number)."""
     at_home: bool = False
@@ -232,7 +233,10 @@ class Binder:
         """When each claim is live, when it lingers, and when it reaches back."""
         for n, (entry, by_destination) in enumerate(named):
             begin, end = entry.claim.since_ns, entry.end_ns()
-            rank = self._rank(stream, entry, by_destination)
+            both = self._is_between(stream, entry, by_destination)
+            if 0 < stream.last_ns < begin and not both:
+                continue  # over before the offer, and with somebody else: a call without signalling that used the port before
+            rank = self._rank(entry, by_destination, both)
             for kind, first, last in ((2, begin, end), (1, end, end + self._linger), (0, self._lead_of(entry, stream), begin)):
                 newest = begin if kind else -begin  # before any offer: the next to come
                 since, until = max(first, stream.first_ns), min(last, until_ns)
@@ -247,10 +251,15 @@ class Binder:
         return since - self._lead
 
     @staticmethod
-    def _rank(stream: Stream, entry: _Entry, by_destination: bool) -> int:
+    def _is_between(stream: Stream, entry: _Entry, by_destination: bool) -> bool:
+        """Whether the call's other side names the stream's other end."""
         claim, other = entry.claim, stream.src if by_destination else stream.dst
-        if any(c.address == other.address and c.port == other.port and c.side != claim.side for c in entry.call.claims):
+        return any(c.address == other.address and c.port == other.port and c.side != claim.side for c in entry.call.claims)
+
+    @staticmethod
+    def _rank(entry: _Entry, by_destination: bool, both: bool) -> int:
+        if both:
             return 3 if by_destination else 2
         if by_destination:
-            return 2 if claim.answered else 0
+            return 2 if entry.claim.answered else 0
         return 1

@@ -236,12 +236,17 @@ class Correlator:
         if call.answer_ns is None:
             return
         until = self.now_ns - 5 * _S
-        spans = self._new_part(call, self.binder.bind(call, until))
+        spans = self._new_part(call, self._bind(call, until))
         self._fed[number] = until
         if spans:
             self._out.append(Piece(call, spans, until))
             for stream in {s.stream.number: s.stream for s in spans}.values():
                 self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), until)
+
+    def _bind(self, call: Call, until_ns: int) -> list[Span]:
+        for stream in self.binder.streams_of(call):
+            stream.last_ns = int(self._last_ns[stream.number])
+        return self.binder.bind(call, until_ns)
 
     def _new_part(self, call: Call, spans: list[Span]) -> list[Span]:
         """What of the spans was not given out as a piece before."""
@@ -250,14 +255,13 @@ class Correlator:
 
     def _close(self, call: Call) -> None:
         end = call.end_ns if call.end_ns is not None else call.last_ns
-        spans = self.binder.bind(call, max(end, self.now_ns) + self._linger)
+        spans = self._bind(call, max(end, self.now_ns) + self._linger)
         self._out.append(Ended(call, self._new_part(call, spans), self._take_frames(call)))
         self._fed.pop(call.number, None)
         self.binder.end(call)
         for stream in {s.stream.number: s.stream for s in spans}.values():
             last = max(t[1] for t in stream.taken)
             self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), last)
-            stream.last_ns = last
 
     # -- streams that nobody claims ------------------------------------------
     def _adopt(self, stream: Stream) -> None:

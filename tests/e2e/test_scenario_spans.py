@@ -108,6 +108,23 @@ def test_rtp_alone_until_an_invite_claims_it(tmp_path: Path) -> None:
     assert call["state"] == "answered"
 
 
+@pytest.mark.parametrize("pause_s", [3, 12])
+def test_ports_used_again_after_a_call_without_signalling(pause_s: int, tmp_path: Path) -> None:
+    """Others talked through the gateway's port before: that is a call of theirs, and no part of the next one."""
+    wire = Wire()
+    gateway = ("10.0.0.9", 30_000)
+    one = both(wire, 0, 500, ("10.0.0.7", 4000), gateway, (11, 12))
+    begin = (10 + pause_s) * S
+    d = Dialog(wire)
+    d.answered(begin, answer=(sdp(gateway),))
+    two = both(wire, begin + S, 100, A_RTP, gateway)
+    d.bye(begin + 4 * S)
+    alone, call = record(wire, tmp_path)
+    assert (alone["state"], call["state"]) == ("rtp-only", "answered")
+    for entry, talk, side in zip([*alone["streams"], *call["streams"]], [*one, *two], ("caller", "callee") * 2, strict=True):
+        sent(entry, talk, side)
+
+
 def test_capture_begun_in_mid_call(tmp_path: Path) -> None:
     wire = Wire()
     talks = both(wire, 0, 500)

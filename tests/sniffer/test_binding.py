@@ -60,10 +60,11 @@ class World:
         return claim
 
     def stream(self, text: str) -> Stream:
-        """`A4000>B5000 0 /7`: begins at 0 s, in VLAN 7."""
-        ends, since, *rest = text.split()
+        """`A4000>B5000 0..9 /7`: from 0 s to 9 s (without: to no known end), in VLAN 7."""
+        ends, times, *rest = text.split()
         src, dst = (endpoint(end) for end in ends.split(">"))
-        stream = Stream(len(self.streams) + 1, src, dst, int(rest[0][1:]) if rest else 0, 1, at(since))
+        since, _, last = times.partition("..")
+        stream = Stream(len(self.streams) + 1, src, dst, int(rest[0][1:]) if rest else 0, 1, at(since), at(last) if last else 0)
         self.streams.append(stream)
         self.binder.add(stream)
         return stream
@@ -93,6 +94,13 @@ CASES = {
     "late signalling of an answered call: all of its stream": Case(BOTH, "B5000>A4000 -30", {"x": [(-30, 21, "callee")]}),
     "lead: 5 s before an offer": Case(["x caller A4000 10-20"], "B5000>A4000 -30", {"x": [(5, 21, "callee")]}),
     "lead: a stream that begins within it": Case(["x caller A4000 10-20"], "B5000>A4000 7", {"x": [(7, 21, "callee")]}),
+    "over before the offer, and with somebody else: another's": Case(
+        ["x caller A4000 10-20+", "x callee B5000 11-20+"], "Z9>B5000 2..8", {"x": []}),
+    "over before the offer, but between both its ends": Case(
+        ["x caller A4000 10-20+", "x callee B5000 11-20+"], "A4000>B5000 2..8",
+        {"x": [(2, 10, "caller"), (10, 11, "caller"), (11, 21, "caller")]}),
+    "with somebody else, and not over before the offer": Case(
+        ["x caller A4000 10-20+", "x callee B5000 11-20+"], "Z9>B5000 2..12", {"x": [(2, 21, "caller")]}),
     "destination of an answered call, source elsewhere": Case(BOTH, "Z9>B5000 2", {"x": [(2, 21, "caller")]}),
     "source behind NAT's other port": Case(BOTH, "A4000>Z9 2", {"x": [(2, 21, "caller")]}),
     "offered only: destination": Case(["x caller A4000 0-20"], "Z9>A4000 2", {"x": [(2, 21, "callee")]}),
