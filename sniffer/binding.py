@@ -151,6 +151,11 @@ class Binder:
         """Whether any open call names one of its addresses."""
         return stream.dst in self._claims or stream.src in self._claims
 
+    def is_only(self, stream: Stream, call: Call) -> bool:
+        """Whether this call, and no other open one, names its addresses."""
+        named = [*self._claims.get(stream.dst, ()), *self._claims.get(stream.src, ())]
+        return bool(named) and all(entry.call is call for entry in named)
+
     def streams_of(self, call: Call) -> list[Stream]:
         """Streams from or to an address that the call claims, each once, by number."""
         found: dict[int, Stream] = {}

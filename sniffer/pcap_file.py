@@ -156,6 +156,8 @@ class CaptureFile:
         self.warnings: list[str] = []
         self.packets = 0
         """Given out so far."""
+        self._cut = 0
+        """Of them such as are not whole."""
         self.chunk = max(chunk, CHUNK_MIN)
         """Bytes read at once; may be set before the first batch is asked for."""
         self._begin = self._end = 0
@@ -239,6 +241,7 @@ class CaptureFile:
             self._begin = parsed.end
             if parsed.batch is not None:
                 self.packets += len(parsed.batch)
+                self._cut += int(np.count_nonzero(parsed.batch.captured_length < parsed.batch.wire_length))
             if parsed.damage:
                 self._finish(parsed.damage)
             if parsed.batch is not None:
@@ -277,6 +280,9 @@ class CaptureFile:
         self._over = True
         if damage:
             self.warnings.append(f"{self.name}: {damage}; read up to packet {self.packets:,}, byte {self._base + self._begin:,}")
+        if self._cut:
+            self.warnings.append(f"{self.name}: {self._cut:,} of {self.packets:,} packets are not whole (captured with a snap "
+                                 "length?): signalling and sound may be missing")
         self.warnings += [f"{self.name}: {note}" for note in self._format.notes]
         self._stream.close()
 

@@ -24,6 +24,13 @@ __all__ = ["CallAudio", "Part"]
 LAWS = {"PCMU": "ulaw", "PCMA": "alaw"}
 MOST_SILENCE_NS = 3600 * SECOND
 """Where nothing at all is heard for so long, another file begins instead of silence being written."""
+ALLOWED_S = 600
+HEARD_S = 0.4
+MOST_SCATTERED = 50
+"""Sound that lasts so many seconds more than this for each packet is more silence than people leave: capture times are
+forged, or nothing is said for hours. Then the silence between blocks is left out and each is a file of its own; when there
+are so many of these, what is left is not decoded until packets come closer again.
+"""
 MOST_CONCEALED_S = 0.5
 """Lost audio up to this length is offered to concealment; the rest of a longer gap is silence."""
 BEFORE_S = 0.1
@@ -65,6 +72,10 @@ class CallAudio:
         """When the first packet of the call came, then when the first sample of the newest grid was."""
         self._written = 0
         """Samples of the grid that were written."""
+        self._made_s = 0.0
+        """Seconds of sound in finished files, packets of voice so far, and how many files were begun to leave silence out."""
+        self._packets = 0
+        self._scattered = 0
         self._quiet_ns = 0
         """When the last packet came that makes no sound: the file lasts at least until then."""
         self._seen_ns = 0
@@ -82,13 +93,24 @@ class CallAudio:
         """
         seen_ns = self._seen_ns
         tracks, begin_ns, quiet_ns = self._place(heard)
+        apart = begin_ns is not None and begin_ns - seen_ns > MOST_SILENCE_NS
+        if begin_ns is not None and begin_ns - seen_ns > SECOND and self._mostly_silence():
+            if self._scattered >= MOST_SCATTERED:
+                self.anomalies["audio-too-scattered"] += sum(len(track.voice.start) for track in tracks)
+                begin_ns = None
+            self._scattered += self._kind != ""
+            apart = True
+        if apart and begin_ns is None and self._kind:
+            self._finish(sync)
+            self._origin_ns = None
         if begin_ns is not None:
+            self._packets += sum(len(track.voice.start) for track in tracks)
             wanted = self._wanted(tracks)
             if self._origin_ns is None:
                 self._origin_ns = begin_ns // 1000 * 1000
-            elif self._kind and (begin_ns - seen_ns > MOST_SILENCE_NS or (wanted and not self._holds(*wanted))):
+            elif self._kind and (apart or (wanted and not self._holds(*wanted))):
                 self._origin_ns = max(begin_ns, self._finish(sync)) // 1000 * 1000
-            elif not self._kind and begin_ns - seen_ns > MOST_SILENCE_NS:
+            elif not self._kind and apart:
                 self._origin_ns = begin_ns // 1000 * 1000
             if wanted and not self._kind:
                 self._kind, self._rate = wanted
@@ -99,6 +121,10 @@ class CallAudio:
                 self._add(track)
         if self._kind and final_ns is not None and self._origin_ns is not None:
             self._write(min(self._frame(final_ns), max(self._channels[0].end, self._channels[1].end)), sync)
+
+    def _mostly_silence(self) -> bool:
+        made = self._made_s + (self._file.frames / self._rate if self._file else 0)
+        return made > ALLOWED_S + HEARD_S * self._packets
 
     def close(self, sync: bool = True) -> None:
         """Write what is left and give the last file its name. Raises OSError."""
@@ -295,6 +321,7 @@ class CallAudio:
         first = self._written - self._file.frames
         file = self._file.close(sync)
         self._file = None
+        self._made_s += file.frames / file.sample_rate
         self.parts.append(Part(file, (self._origin_ns or 0) + first * SECOND // self._rate))
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rokuon.sniffer.binding import Binder, Span, Stream
 from rokuon.sniffer.call import CallClosed, CallTracker, ClaimAdded, Event
@@ -91,6 +90,7 @@ class Correlator:
         self._frames: OrderedDict[str, list[Frame]] = OrderedDict()
         self._frame_bytes = 0
         self._out: list[Ended | Piece] = []
+        self._dozing: set[int] = set()  # streams that are over, while a call that goes on names their addresses
         self._fed: dict[int, int] = {}  # up to when pieces of a call were given out, by its number
         self._loose_numbers = count(-1, -1)
 
@@ -242,6 +242,10 @@ class Correlator:
             self._out.append(Piece(call, spans, until))
             for stream in {s.stream.number: s.stream for s in spans}.values():
                 self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), until)
+        # Media that pauses for long is another stream each time: one that is over and given out need not be carried along.
+        for stream in self.binder.streams_of(call):
+            if int(self._last_ns[stream.number]) + self._window <= until and self.binder.is_only(stream, call):
+                self._forget(stream)
 
     def _bind(self, call: Call, until_ns: int) -> list[Span]:
         for stream in self.binder.streams_of(call):
@@ -258,6 +262,9 @@ class Correlator:
         spans = self._bind(call, max(end, self.now_ns) + self._linger)
         self._out.append(Ended(call, self._new_part(call, spans), self._take_frames(call)))
         self._fed.pop(call.number, None)
+        for number in sorted(self._dozing.intersection(s.number for s in self.binder.streams_of(call))):
+            self._dozing.discard(number)
+            self._at(self.now_ns + self._window, "judge", number)
         self.binder.end(call)
         for stream in {s.stream.number: s.stream for s in spans}.values():
             last = max(t[1] for t in stream.taken)
@@ -289,6 +296,7 @@ class Correlator:
 
     def _forget(self, stream: Stream) -> None:
         self.binder.forget(stream)
+        self._dozing.discard(stream.number)
         del self._streams[stream.number]
         self.keep_from[stream.number] = NEVER
         self.forgotten.append(stream.number)
@@ -297,10 +305,13 @@ class Correlator:
         stream = self._streams.get(number)
         if stream is None:
             return
-        if not final and self.binder.is_claimed(stream):
-            self._at(self.now_ns + self._window, "judge", number)
-            return
         last = int(self._last_ns[number])
+        if not final and self.binder.is_claimed(stream):
+            if last + self._window <= self.now_ns:
+                self._dozing.add(number)
+            else:
+                self._at(self.now_ns + self._window, "judge", number)
+            return
         if number in self._loose_of:
             key = self._loose_of[number]
             newest = self._newest(stream)
@@ -390,7 +401,3 @@ class Correlator:
             self._loose_of.pop(stream.number, None)
             self._forget(stream)
         self._out.append(Ended(call, spans, []))
-
-    def last_seen(self, streams: list[Stream]) -> NDArray[np.int64]:
-        """When the newest packet of each stream came."""
-        return self._last_ns[[s.number for s in streams]]

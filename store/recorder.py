@@ -15,7 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rokuon.sniffer.pcap_merge import open_captures
+import numpy as np
+
+from rokuon.sniffer.packet import PacketBatch
+from rokuon.sniffer.pcap_merge import cut, open_captures
 from rokuon.store.capture import Capture
 from rokuon.store.correlate import Correlator, Piece
 from rokuon.store.errors import DataError, StoreError
@@ -33,6 +36,7 @@ __all__ = ["Progress", "Recorder", "Summary", "record_files"]
 
 _NS = 1_000_000_000
 CHUNK = 16 << 20
+SPELL_NS, SPELL = 600 * _NS, 64
 _LOOK_UP = 128
 _COMMIT = 256
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -85,6 +89,18 @@ def keep_pages() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
 
 
+def spells(batch: PacketBatch) -> Iterator[PacketBatch]:
+    """The batch in parts that last `SPELL_NS` at most, or hold `SPELL` packets: calls of hours in which next to nothing is
+    said are then followed step by step.
+    """
+    latest = np.maximum.accumulate(batch.time_ns)
+    begin = 0
+    while begin < len(batch):
+        end = max(int(np.searchsorted(latest, latest[begin] + SPELL_NS, "right")), begin + SPELL)
+        yield batch if end - begin >= len(batch) else cut(batch, begin, min(end, len(batch)), batch.data)
+        begin = end
+
+
 @contextmanager
 def private_spool(layout: Layout) -> Iterator[Path]:
     """A spool directory of this run's own; those that died leave theirs to whoever comes next."""
@@ -126,8 +142,12 @@ class Recorder:
         self.summary = Summary()
         self._not_recorded: Counter[str] = Counter()
 
-    def process(self, batch: Any) -> None:
+    def process(self, batch: PacketBatch) -> None:
         """One batch of packets, all the way."""
+        for part in spells(batch):
+            self._process(part)
+
+    def _process(self, batch: PacketBatch) -> None:
         run = self._capture.process(batch)
         self.summary.packets += len(batch)
         self._spool.append(run)
