@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from rokuon.sniffer.gather import among, window
 from rokuon.sniffer.keytable import KeyTable
-from rokuon.sniffer.link import ETHERTYPE_IPV4, ETHERTYPE_IPV6, NetworkLayer
+from rokuon.sniffer.link import ETHERTYPE_IPV4, ETHERTYPE_IPV6, HEAD, NetworkLayer
 from rokuon.sniffer.packet import PacketBatch
 
 __all__ = ["EXTENSION_HEADERS", "PROTOCOL_TCP", "PROTOCOL_UDP", "IPv6Addresses", "UdpDatagrams", "udp_datagrams"]
 
 PROTOCOL_TCP = 6
 PROTOCOL_UDP = 17
-_LOOK = 12
+_LOOK = HEAD - 28
 """Bytes of the UDP payload that are gathered with the headers: a fixed RTP header."""
 FRAGMENT_HEADER = 44
 EXTENSION_HEADERS = (0, 43, FRAGMENT_HEADER, 60, 135)
@@ -77,8 +77,11 @@ def _swap16(values: NDArray[np.uint32]) -> NDArray[np.int32]:
 
 
 def _ipv4(batch: PacketBatch, layer: NetworkLayer, rows: NDArray[np.int64]) -> tuple[UdpDatagrams, NDArray[np.int64]]:
-    start = layer.start[rows]
-    words = window(batch.data, start, 28 + _LOOK).view("<u4")
+    start, words = layer.start, layer.head
+    if len(rows) < len(batch):
+        start, words = start[rows], None if words is None else words[rows]
+    if words is None:
+        words = window(batch.data, start, HEAD).view("<u4")
     first = words[:, 0]
     plain = (first & 0xFF) == 0x45
     udp = (words[:, 2] >> 8 & 0xFF) == PROTOCOL_UDP

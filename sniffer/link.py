@@ -24,13 +24,14 @@ from rokuon.sniffer.packet import (
     PacketBatch,
 )
 
-__all__ = ["ETHERTYPE_IPV4", "ETHERTYPE_IPV6", "MAX_TAGS", "NetworkLayer", "locate", "tags_of"]
+__all__ = ["ETHERTYPE_IPV4", "ETHERTYPE_IPV6", "HEAD", "MAX_TAGS", "NetworkLayer", "locate", "tags_of"]
 
 ETHERTYPE_IPV4 = 0x0800
 ETHERTYPE_IPV6 = 0x86DD
 VLAN_ETHERTYPES = (0x8100, 0x88A8, 0x9100)  # 802.1Q, 802.1ad, and what QinQ was before it
 MAX_TAGS = 4
 """VLAN tags that are looked through; a frame with more is counted as not understood."""
+HEAD = 40
 _TAG_BITS = 12
 
 
@@ -44,6 +45,8 @@ class NetworkLayer:
     """What begins there; 0: nothing we know."""
     path: NDArray[np.uint64]
     """VLAN tags, innermost in the low 12 bits, their number from bit 60 up: see `tags_of`."""
+    head: NDArray[np.uint32] | None = None
+    """The first 40 bytes from `start` on as little-endian words, shape (n, 10), where they have been looked up anyway."""
 
 
 def tags_of(path: int) -> tuple[int, ...]:
@@ -67,6 +70,8 @@ def _peel_tags(batch: PacketBatch, layer: NetworkLayer) -> None:
     if (layer.ethertype == ETHERTYPE_IPV4).all():
         return
     rows = np.flatnonzero(among(layer.ethertype, VLAN_ETHERTYPES))
+    if len(rows):
+        layer.head = None
     for _ in range(MAX_TAGS):
         if not len(rows):
             return
@@ -99,7 +104,13 @@ def locate(batch: PacketBatch) -> NetworkLayer:
     for kind in kinds:
         rows = slice(None) if len(kinds) == 1 else np.flatnonzero(batch.link_type == kind)
         start = batch.offset[rows]
-        if kind == LINKTYPE_ETHERNET:
+        if kind == LINKTYPE_ETHERNET and len(kinds) == 1 and int(batch.data[start[0] + 12]) << 8 == ETHERTYPE_IPV4:
+            # Most probably plain IPv4: what comes next is gathered with the type, for it is the first look that costs.
+            words = window(batch.data, start + 10, 4 + HEAD).view("<u4")
+            layer.ethertype[:] = words[:, 0] >> 24 | words[:, 0] >> 8 & 0xFF00
+            layer.start = start + 14
+            layer.head = words[:, 1:]
+        elif kind == LINKTYPE_ETHERNET:
             layer.ethertype[rows] = _u16(batch.data, start + 12)
             layer.start[rows] = start + 14
         elif kind == LINKTYPE_LINUX_SLL:
