@@ -38,7 +38,7 @@ _NS = 1_000_000_000
 CHUNK = 16 << 20
 SPELL_NS, SPELL = 600 * _NS, 64
 _LOOK_UP = 128
-_COMMIT = 256
+_COMMIT = 1000
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
@@ -213,6 +213,7 @@ class Recorder:
                 continue
             self._begun.add(job.number)
             self._pool.submit(job)
+        self._collect(self._pool.outcomes())
 
     def _find_known(self, jobs: list[Job]) -> None:
         legs: list[LegSpan] = []
