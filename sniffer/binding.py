@@ -180,6 +180,13 @@ class Binder:
             del taken[:-_MAX_TAKEN]
         return spans
 
+    def last_of(self, call: Call, stream: Stream, last_ns: int, now_ns: int) -> int:
+        """The latest time up to `last_ns` (of the stream's newest packet) at which it was the call's, as things are; 0: never."""
+        if not stream.taken and self.is_only(stream, call):
+            return min(last_ns, now_ns)
+        return max((min(last_ns, span.until_ns) for span in self._won(stream, call, now_ns, count=False)
+                    if span.since_ns <= last_ns), default=0)
+
     def _spans(self, stream: Stream, call: Call, until_ns: int) -> Iterator[Span]:
         """What the call wins of a stream, in order of time; pieces that follow on are one."""
         pending: Span | None = None
@@ -194,7 +201,7 @@ class Binder:
         if pending:
             yield pending
 
-    def _won(self, stream: Stream, call: Call, until_ns: int) -> Iterator[Span]:
+    def _won(self, stream: Stream, call: Call, until_ns: int, *, count: bool = True) -> Iterator[Span]:
         """Goes from cut to cut, the best active claim on top of a heap: many calls may name one address."""
         named = [(e, True) for e in self._claims.get(stream.dst, ())] + [(e, False) for e in self._claims.get(stream.src, ())]
         home = [n for n in named if n[0].claim.hop.encap == stream.encap]
@@ -225,7 +232,7 @@ class Binder:
                 continue
             term = best[0][1]
             if there.cannot_tell(term.kind):
-                if there.has(term.kind, call):
+                if count and there.has(term.kind, call):
                     call.anomalies["ambiguous-media-vlan"] += 1
                     self.anomalies["ambiguous-media-vlan"] += 1
                 continue

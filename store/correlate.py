@@ -186,8 +186,8 @@ class Correlator:
 
     def _note_media(self, call: Call) -> None:
         there = (s for s in self.binder.streams_of(call) if s.first_ns <= self.now_ns)  # a run tells of what is still to come
-        last = max((min(int(self._last_ns[s.number]), self.now_ns) for s in there), default=0)
-        if last:
+        last = max((self.binder.last_of(call, s, int(self._last_ns[s.number]), self.now_ns) for s in there), default=0)
+        if last > 0:
             self.tracker.media_seen(call, last)
 
     # -- calls ---------------------------------------------------------------

@@ -102,7 +102,8 @@ def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, sli
     streams: list[StreamJob] = []
     ordered = sorted(groups.values(), key=lambda spans: min((s.since_ns, s.stream.number) for s in spans))
     for spans in ordered:
-        first = spans[0]
+        # Where an address is named at several hops, the first moments may be another claim's than the rest.
+        first = max(spans, key=lambda s: s.until_ns - s.since_ns)
         stream, claim = first.stream, first.claim
         crossed = any(s.crossed for s in spans)
         if crossed:
