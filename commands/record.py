@@ -19,31 +19,49 @@ __all__ = ["record"]
 
 WARNINGS = 50
 """Shown at most."""
-INTERRUPTED, TERMINATED = 130, 143
-"""What a shell makes of SIGINT and SIGTERM: 128 and the signal's number."""
+BUSY, INTERRUPTED, TERMINATED = 4, 130, 143
+"""No permission; and what a shell makes of SIGINT and SIGTERM: 128 and the signal's number."""
 
 
-@click.command(epilog=example("rokuon record -r office.pcap", "rokuon record -r ring-*.pcapng.gz",
-                              "ssh gateway tcpdump -w - | rokuon record -r -"))
+@click.command(epilog=example("rokuon record -r office.pcap", "rokuon record -r ring-*.pcapng.gz", "rokuon record -i eth1"))
 @click.option("-r", "--read", "read", multiple=True, metavar="FILE…",
               help="Captures (pcap, pcapng, also .gz), directories of them, `-`: standard input. "
                    "Several are one capture in time order.")
+@click.option("-i", "--interface", "interfaces", multiple=True, metavar="IFACE",
+              help="Record from a network interface until Ctrl-C or SIGTERM, which finish open calls; may be given again.")
+@click.option("--filter", "bpf", metavar="BPF", default="", help="With -i: take only packets that this pcap-filter lets through.")
+@click.option("--duration", type=click.FloatRange(0, min_open=True), metavar="S", help="With -i: stop after so many seconds.")
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--jobs", type=click.IntRange(1, 256), metavar="N", help="How many processors to use.  [all]")
 @click.pass_obj
-def record(context: Context, /, read: tuple[str, ...], more: tuple[str, ...], jobs: int | None) -> int:
-    """Record the calls in captures. The same capture again adds nothing."""
-    if not read:
-        raise click.UsageError("which capture? -r FILE", click.get_current_context())
+def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ...], bpf: str, duration: float | None,
+           more: tuple[str, ...], jobs: int | None) -> int:
+    """Record the calls in captures, or from network interfaces. The same capture again adds nothing."""
+    here = click.get_current_context()
+    if bool(read) == bool(interfaces):
+        raise click.UsageError("either -r FILE or -i IFACE" if read else "from where? -r FILE or -i IFACE", here)
+    if (interfaces and more) or (read and (bpf or duration)):
+        raise click.UsageError("--filter and --duration go with -i, files with -r", here)
+    from rokuon.sniffer.interface import CapturePermissionError
     from rokuon.sniffer.pcap_file import CaptureError
+    from rokuon.store.live import record_live
     from rokuon.store.recorder import record_files
     from rokuon.store.tally import add
 
     settings, layout = context.settings, context.layout
     layout.prepare()
+    side_by_side = jobs or len(os.sched_getaffinity(0))
     try:
-        with progress_bar() as progress, terminable():
-            summary = record_files([*read, *more], layout.root, settings, jobs or len(os.sched_getaffinity(0)), progress)
+        with progress_bar() as progress:
+            if interfaces:
+                summary = record_live(interfaces, layout.root, settings, side_by_side, bpf=bpf, duration_s=duration,
+                                      progress=progress, warn=lambda line: complain(f"warning: {line}"))
+            else:
+                with terminable():
+                    summary = record_files([*read, *more], layout.root, settings, side_by_side, progress)
+    except CapturePermissionError as error:
+        complain(str(error))
+        return BUSY
     except CaptureError as error:
         complain(str(error))
         return 1

@@ -110,6 +110,11 @@ class Correlator:
             self._advance(run.last_ns)
         return self._taken()
 
+    def advance(self, now_ns: int) -> list[Ended | Piece]:
+        """No packet came up to `now_ns`: what ends by the lapse of time. A time that is past changes nothing."""
+        self._advance(now_ns)
+        return self._taken()
+
     def finish(self, reason: str = "capture-stopped") -> list[Ended | Piece]:
         """The capture is over: everything that is open ends."""
         for received in self.signalling.finish():
@@ -328,7 +333,7 @@ class Correlator:
             else:
                 self._let_go(stream)
                 self._at(last + self._window, "judge", number)
-        elif not self._rtp_only or (len(self._loose) >= self._max_loose and self._key(stream) not in self._loose):
+        elif not self._rtp_only or (len(self._loose) >= self._max_loose and self._place(stream) not in self._loose):
             if final or last + self._window <= self.now_ns:
                 self.counts["unclaimed-streams-let-go"] += 1
                 self._forget(stream)
@@ -337,7 +342,7 @@ class Correlator:
                 stream.first_ns = max(stream.first_ns, int(self.keep_from[number]))
                 self._at(self.now_ns + self._window, "judge", number)
         else:
-            key = self._key(stream)
+            key = self._place(stream)
             loose = self._loose.get(key)
             if loose is None:
                 loose = self._loose[key] = _Loose([], next(self._loose_numbers))
@@ -350,6 +355,13 @@ class Correlator:
     def _let_go(self, stream: Stream) -> None:
         """Nothing claimed the stream within the window: the spool need not keep what is older."""
         self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), self.now_ns - self._window)
+
+    def _place(self, stream: Stream) -> frozenset[Endpoint | int]:
+        """The conversation that it belongs to: of the same ends and tags, or with other tags if a mirror brings copies."""
+        there = [s for s in self.binder.streams_between(stream.src, stream.dst) if s.first_ns <= self.now_ns]
+        mine = {(s.src, s.ssrc) for s in there if s.encap == stream.encap}
+        copied = (self._loose_of.get(s.number) for s in there if s.encap != stream.encap and (s.src, s.ssrc) in mine)
+        return next((key for key in copied if key is not None), self._key(stream))
 
     @staticmethod
     def _key(stream: Stream) -> frozenset[Endpoint | int]:

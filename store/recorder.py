@@ -21,7 +21,7 @@ from rokuon.sniffer.packet import PacketBatch
 from rokuon.sniffer.pcap_merge import cut, open_captures
 from rokuon.store.capture import Capture
 from rokuon.store.correlate import Correlator, Piece
-from rokuon.store.errors import DataError, StoreError
+from rokuon.store.errors import DataError, IndexBusyError, StoreError
 from rokuon.store.index import Index, LegSpan
 from rokuon.store.jobs import Job, make_jobs
 from rokuon.store.layout import Layout, refused
@@ -157,6 +157,14 @@ class Recorder:
         self._recycle()
         self._collect(self._pool.outcomes())
 
+    def tick(self, now_ns: int) -> None:
+        """Time has passed to `now_ns` (packet time), with or without packets: what is over by then gets to the index at once."""
+        self._take(self._correlator.advance(now_ns))
+        self._look_up()
+        self._collect(self._pool.outcomes())
+        with suppress(IndexBusyError):  # somebody reads it for long: tried again the next time
+            self._commit()
+
     def finish(self) -> Summary:
         """The capture is over."""
         self._take(self._correlator.finish())
@@ -255,8 +263,9 @@ class Recorder:
             self._commit()
 
     def _commit(self) -> None:
-        finished, self._finished = self._finished, []
+        finished = self._finished
         self._index.add_calls(finished)
+        self._finished = []
         self.summary.calls_added += len(finished)
         self.summary.calls_found = self.summary.calls_added + self.summary.calls_known
 
