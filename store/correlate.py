@@ -17,9 +17,9 @@ from rokuon.sniffer.binding import Binder, Span, Stream
 from rokuon.sniffer.call import CallClosed, CallTracker, ClaimAdded, Event
 from rokuon.sniffer.careful import text_of
 from rokuon.sniffer.classify import Kind
-from rokuon.sniffer.model import Call, Hop, MediaClaim, Party, Side
+from rokuon.sniffer.model import Call
 from rokuon.sniffer.packet import Endpoint
-from rokuon.sniffer.sdp import STATIC
+from rokuon.store.loose import Loose
 from rokuon.store.runs import Run
 from rokuon.store.signalling import Encapsulations, Frame, Received, Signalling
 
@@ -52,17 +52,6 @@ class Piece:
     until_ns: int
 
 
-@dataclass(slots=True)
-class _Loose:
-    """Two endpoints that exchange RTP which no signalling claims."""
-
-    streams: list[Stream]
-    number: int
-    call: Call | None = None
-    """Once a piece of it was given out."""
-    fed_ns: int = 0
-
-
 class Correlator:
     """Runs in, ended calls out. Holds no voice; `keep_from` says what of the spool is still needed."""
 
@@ -85,7 +74,7 @@ class Correlator:
         """Streams that are needed no more, since whoever reads this last emptied it."""
         self._timers: list[tuple[int, int, str, int]] = []
         self._order = count()
-        self._loose: dict[frozenset[Endpoint | int], _Loose] = {}
+        self._loose: dict[frozenset[Endpoint | int], Loose] = {}
         self._loose_of: dict[int, frozenset[Endpoint | int]] = {}
         self._frames: OrderedDict[str, list[Frame]] = OrderedDict()
         self._frame_bytes = 0
@@ -292,7 +281,7 @@ class Correlator:
     def _give_up_loose(self, key: frozenset[Endpoint | int]) -> None:
         loose = self._loose.pop(key)
         assert loose.call is not None
-        spans = self._loose_spans(loose, loose.call, self.now_ns)
+        spans = loose.spans(loose.call, self.now_ns, self._last_ns)
         for stream in loose.streams:
             del self._loose_of[stream.number]
             stream.taken.append((stream.first_ns, self.now_ns, loose.number))
@@ -345,7 +334,7 @@ class Correlator:
             key = self._place(stream)
             loose = self._loose.get(key)
             if loose is None:
-                loose = self._loose[key] = _Loose([], next(self._loose_numbers))
+                loose = self._loose[key] = Loose([], next(self._loose_numbers))
                 self._at(stream.first_ns + self._piece, "piece", loose.number)
             loose.streams.append(stream)
             self._loose_of[number] = key
@@ -361,33 +350,12 @@ class Correlator:
         there = [s for s in self.binder.streams_between(stream.src, stream.dst) if s.first_ns <= self.now_ns]
         mine = {(s.src, s.ssrc) for s in there if s.encap == stream.encap}
         copied = (self._loose_of.get(s.number) for s in there if s.encap != stream.encap and (s.src, s.ssrc) in mine)
-        return next((key for key in copied if key is not None), self._key(stream))
-
-    @staticmethod
-    def _key(stream: Stream) -> frozenset[Endpoint | int]:
-        return frozenset((stream.src, stream.dst, stream.encap))
+        return next((key for key in copied if key is not None), frozenset((stream.src, stream.dst, stream.encap)))
 
     def _newest(self, stream: Stream) -> int:
         """When the newest packet came that a stream's ends exchanged unclaimed, also in streams that are not judged yet."""
         return max(int(self._last_ns[s.number]) for s in self.binder.streams_between(stream.src, stream.dst)
                    if s is stream or (s.encap == stream.encap and s.first_ns <= self.now_ns and not s.taken))
-
-    def _loose_call(self, loose: _Loose) -> Call:
-        first = min(loose.streams, key=lambda s: (s.first_ns, s.number))
-        return Call([], Party(address=first.src.address), Party(address=first.dst.address), first.first_ns, "rtp-only",
-                    number=loose.number, origin=(str(first.src), str(first.dst), first.ssrc))
-
-    def _loose_spans(self, loose: _Loose, call: Call, until_ns: int) -> list[Span]:
-        assert call.origin is not None
-        spans: list[Span] = []
-        for stream in sorted(loose.streams, key=lambda s: (s.first_ns, s.number)):
-            side: Side = "caller" if str(stream.src) == call.origin[0] else "callee"
-            claim = MediaClaim("callee" if side == "caller" else "caller", 0, Hop(stream.src, stream.dst, stream.encap), "audio",
-                               stream.dst.address, stream.dst.port, 0, "RTP/AVP", dict(STATIC), stream.first_ns)
-            since, until = max(stream.first_ns, loose.fed_ns), min(int(self._last_ns[stream.number]) + 1, until_ns)
-            if since < until:
-                spans.append(Span(stream, since, until, side, claim, False))
-        return spans
 
     def _feed_loose(self, number: int) -> None:
         """The same for a long call without signalling."""
@@ -396,8 +364,8 @@ class Correlator:
             return
         self._at(self.now_ns + self._piece, "piece", number)
         until = self.now_ns - 5 * _S
-        loose.call = loose.call or self._loose_call(loose)
-        spans = self._loose_spans(loose, loose.call, until)
+        loose.call = loose.call or loose.begin()
+        spans = loose.spans(loose.call, until, self._last_ns)
         loose.fed_ns = until
         if spans:
             self._out.append(Piece(loose.call, spans, until))
@@ -406,9 +374,9 @@ class Correlator:
 
     def _close_loose(self, key: frozenset[Endpoint | int]) -> None:
         loose = self._loose.pop(key)
-        call = loose.call or self._loose_call(loose)
+        call = loose.call or loose.begin()
         call.end_ns = call.last_ns = max(int(self._last_ns[s.number]) for s in loose.streams)
-        spans = self._loose_spans(loose, call, NEVER)
+        spans = loose.spans(call, NEVER, self._last_ns)
         for stream in loose.streams:
             self._loose_of.pop(stream.number, None)
             self._forget(stream)

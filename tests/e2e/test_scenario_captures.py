@@ -54,6 +54,19 @@ def test_mirror_that_brings_everything_twice(how: str, tmp_path: Path) -> None:
     assert all(call[key] == once[key] for key in ("start", "answer", "end", "legs"))
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_mirror_of_a_call_without_signalling(first: int, tmp_path: Path) -> None:
+    wire = Wire()
+    talks = both(wire, 0, 150)
+    wire.frames = copied(wire, "tag").frames
+    if first:  # the callee's copies come the other way round
+        wire.frames = [f._replace(at_us=f.at_us + 60 * (f.data[26:30] == bytes([10, 0, 0, 2]))) for f in wire.frames]
+    call = only(record(wire, tmp_path))
+    assert [(s["direction"], s["packets"]) for s in call["streams"]] == [("caller", 150), ("callee", 150)]
+    assert [s["payload_sha256"] for s in call["streams"]] == [talk.sha256 for talk in talks]
+    assert call["anomalies"]["mirror-copies"] == 300
+
+
 def test_what_one_copy_lacks_the_other_has(tmp_path: Path) -> None:
     wire = Wire()
     talks = plain(wire)
