@@ -1,4 +1,4 @@
-"""Wires for tests of live capture: veth pairs in a network namespace of the test's own, which nothing leaves."""
+"""Wires for tests of live capture: veth pairs in a network namespace of the test's own, which nothing leaves; and what came."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+
+from rokuon.sniffer.packet import SLACK, PacketBatch
+from rokuon.sniffer.pcap_live import LiveCapture
 
 CLONE_NEWNET = 0x40000000
 PROC_NET = Path("/proc/thread-self/ns/net")
@@ -59,7 +64,7 @@ def own_network() -> Iterator[None]:
 
 
 def ip(command: str) -> None:
-    """Run ip(8)."""
+    """Change something about interfaces, in the words of iproute2."""
     subprocess.run(["ip", *command.split()], check=True, capture_output=True)
 
 
@@ -78,3 +83,36 @@ def send(interface: str, frames: Sequence[bytes], *, burst: int = 50, pause_s: f
             out.send(frame)
             if number % burst == burst - 1:
                 time.sleep(pause_s)
+
+
+def octets(batch: PacketBatch) -> list[bytes]:
+    """Each packet of a batch."""
+    return [batch.data[at:at + n].tobytes() for at, n in zip(batch.offset.tolist(), batch.captured_length.tolist(), strict=True)]
+
+
+def check(batch: PacketBatch, batch_bytes: int = 16 << 20) -> None:
+    """What every batch has to fulfil."""
+    n = len(batch)
+    kinds = {"offset": np.int64, "captured_length": np.int32, "wire_length": np.int32, "time_ns": np.int64,
+             "link_type": np.uint16, "capture_point": np.uint8}
+    for name, kind in kinds.items():
+        column = getattr(batch, name)
+        assert column.shape == (n,)
+        assert column.dtype == kind
+    assert batch.data.dtype == np.uint8
+    if n:
+        assert batch.offset.min() >= 0
+        assert int((batch.offset + batch.captured_length).max()) + SLACK <= len(batch.data)
+        assert int(batch.captured_length.sum()) <= batch_bytes
+
+
+def take(live: LiveCapture, count: int, limit: int = 100) -> list[bytes]:
+    """So many packets, or what came in so many batches."""
+    found: list[bytes] = []
+    for batch in live:
+        check(batch)
+        found += octets(batch)
+        limit -= 1
+        if len(found) >= count or not limit:
+            break
+    return found
