@@ -158,6 +158,8 @@ class Pool:
         self._traces = Traces(spool.parent)
         self._traces.process(os.getpid())
         self._pinned: dict[int, int] = {}
+        self._begun: set[int] = set()
+        """Calls of which a worker has a part done already."""
         self._torn: set[int] = set()
         self._strikes: dict[int, int] = {}
         self._tickets = 0
@@ -198,15 +200,12 @@ class Pool:
             self._receive(None)
         if job.until_ns is not None:
             self._pinned[job.number] = at
-        else:
-            self._pinned.pop(job.number, None)
-        if job.number in self._torn:
-            anomalies = job.facts.setdefault("anomalies", {})
-            anomalies["audio-lost-with-finaliser"] = 1
         self._send(at, job)
 
     def _send(self, at: int, job: Job) -> None:
         target = self._processes[at]
+        if job.number in self._torn:
+            job.facts.setdefault("anomalies", {})["audio-lost-with-finaliser"] = 1
         self._tickets += 1
         target.jobs[self._tickets] = job
         with contextlib.suppress(OSError), _undisturbed():  # it died: noticed when its outcome is read
@@ -225,6 +224,11 @@ class Pool:
                     self._restart(at)
                     continue
                 _, job = process.jobs.popitem(last=False)
+                if job.until_ns is not None:
+                    self._begun.add(job.number)
+                elif self._pinned.pop(job.number, None) is not None:
+                    self._begun.discard(job.number)
+                    self._torn.discard(job.number)
                 self._done.append(Outcome(job, sidecar, error, disk))
 
     def _restart(self, at: int) -> None:
@@ -235,7 +239,7 @@ class Pool:
         if dead.process.pid is not None:
             sweep(self._layout, self._spool.parent, {dead.process.pid})
         jobs = list(dead.jobs.values())
-        self._torn.update(number for number, place in self._pinned.items() if place == at)  # what it was given before is lost
+        self._torn.update(n for n, place in self._pinned.items() if place == at and n in self._begun)  # that part is lost
         self._processes[at] = self._start()
         if jobs:
             first = jobs[0]

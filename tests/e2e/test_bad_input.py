@@ -253,11 +253,8 @@ def mixed(codec: str) -> list[Packet]:
     return merged(*(Phone(n, START + n * SECOND // 10, 1) for n in range(6)), bad)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "jobs"), [(name, 2) for name in NAMES] + [("Raises", 1), ("Crashes", 1)])
 def test_a_codec_gone_astray_costs_its_own_call_at_most(name: str, jobs: int, site: Path, tmp_path: Path) -> None:
-    if name == "Loops" and jobs == 1:
-        pytest.skip("the same worker")
     data = tmp_path / "data"
     capture = write(tmp_path / "c.pcap", mixed(name))
     program = "from rokuon.store import pool; pool._JOB_S = 0.5; from rokuon.cli import main; main()"
@@ -294,8 +291,8 @@ NASTY = {
     "escape": b"\x1b]0;owned\x07\x1b[2J\x1b[31mred\x9b5n", "path": b"../../../../etc/passwd", "nul": b"a\x00b",
     "utf8": b"\xff\xfe\xc3\x28\xed\xa0\x80", "long": b"A" * 60_000, "formula": b"=cmd|' /C calc'!A0",
     "html": b"<script>alert(1)</script>", "sql": b"'); DROP TABLE calls;--", "bidi": "\u202egnp.exe\u2066".encode(),
-    "json": b'","id":"x', "format": b"{0.__class__} %s %n [bold]x[/bold]", "newline": b"a\rb", "at": b"@SUM(1)", "plus": b"+1+cmd",
-    "minus": b"-1+1", "tab": b"\t=1",
+    "json": b'","id":"x', "format": b"{0.__class__} %s %n [bold]x[/bold]", "newline": b"a\rb", "at": b"@SUM(1)",
+    "plus": b"+1+cmd", "minus": b"-1+1", "tab": b"\t=1",
 }
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
@@ -306,7 +303,8 @@ def hostile() -> list[Packet]:
         quoted = text.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
         user = text.replace(b">", b"").replace(b"@", b"").replace(b";", b"")[:10_000]
         phones.append(Phone(n, START + n * SECOND, 0.2, from_=b'"%b" <sip:%b@example.com>' % (quoted[:20_000], user),
-                            to=b"<sip:%b@example.com>" % user[:10_000], call_id=text[:10_000], tag=text.replace(b";", b"")[:5_000],
+                            to=b"<sip:%b@example.com>" % user[:10_000], call_id=text[:10_000],
+                            tag=text.replace(b";", b"")[:5_000],
                             headers=[b"Subject: " + text[:3_000], b"User-Agent: " + text[:3_000]]))
     return merged(*phones)
 
@@ -318,8 +316,8 @@ def test_hostile_text_is_harmless_everywhere(tmp_path: Path) -> None:
     assert not CONTROL.search(done.stdout + done.stderr)
     found = calls(data)
     assert len(found) >= len(NASTY) - 3, "a Call-ID with control characters may not be one"
-    for arguments in (["calls"], ["calls", "--json"], ["calls", "--jsonl"], ["calls", "--csv"], ["stats"],
-                      *(["show", call["id"], *more] for call in found for more in ([], ["--json"]) if call["audio"])):
+    shows = [["show", call["id"]] for call in found[::2]] + [["show", call["id"], "--json"] for call in found[::8]]
+    for arguments in (["calls"], ["calls", "--json"], ["calls", "--jsonl"], ["calls", "--csv"], ["stats"], *shows):
         shown = run(data, *arguments)
         assert shown.returncode == 0, (arguments, shown.stderr)
         assert not CONTROL.search(shown.stdout), arguments
@@ -347,12 +345,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, .
     return identities(directory / "data")
 
 
-@pytest.mark.parametrize("flows", [1, 1000, 50_000])
+@pytest.mark.parametrize("flows", [1, 500, 20_000])
 def test_a_flood_of_new_ssrcs_hurts_no_call(flows: int, alone: dict[str, tuple[object, ...]], tmp_path: Path) -> None:
-    """50,000 packets in half a second, each with an SSRC of its own."""
+    """20,000 packets in a fifth of a second, each with an SSRC of its own."""
     rng = random.Random(flows)
     flood = []
-    for n in range(50_000):
+    for n in range(20_000):
         flow = n % flows
         source = (f"172.16.{flow // 250 % 250}.{flow % 250 + 1}", 1024 + flow // 62_500)
         data = udp(source, ("172.17.0.1", 5004), rtp(1, rng.getrandbits(32), b"x" * 20))
@@ -364,8 +362,8 @@ def test_a_flood_of_new_ssrcs_hurts_no_call(flows: int, alone: dict[str, tuple[o
 
 
 def test_a_flood_of_invites_hurts_no_call(alone: dict[str, tuple[object, ...]], tmp_path: Path) -> None:
-    flood = [Phone(1000 + n, START + SECOND // 2 + n * 150_000, voice=False, ends=False, call_id=b"flood-%d" % n).packets[0]
-             for n in range(6_000)]
+    flood = [Phone(1000 + n, START + SECOND // 2 + n * 400_000, voice=False, ends=False, call_id=b"flood-%d" % n).packets[0]
+             for n in range(2_500)]
     capture = write(tmp_path / "c.pcap", sorted([*merged(*PHONES), *flood], key=lambda p: p.time_ns))
     done = record(tmp_path / "data", capture, memory=MEMORY)
     assert (done.returncode, done.stderr) == (0, "")

@@ -29,6 +29,7 @@ from tests.e2e.wire import (
     run,
     write,
 )
+from tests.sniffer.captures import pcap
 
 pytestmark = pytest.mark.skipif(not ROKUON.exists(), reason="rokuon is not installed beside this Python")
 
@@ -98,8 +99,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return code, process.stdout.read(), process.stderr.read()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code", "jobs"), [(signal.SIGINT, 130, 1), (signal.SIGINT, 130, 2), (signal.SIGTERM, 143, 2)])
 def test_an_interrupt_is_one_line_and_keeps_what_is_finished(whole: Undisturbed, tmp_path: Path, number: int, code: int,
                                                              jobs: int) -> None:
     with under_way(tmp_path / "data", whole, jobs) as process:
@@ -164,8 +164,35 @@ def test_a_worker_that_is_killed_costs_nothing(whole: Undisturbed, tmp_path: Pat
     assert leftovers(data) == []
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-@pytest.mark.parametrize("room", ["1m", "4m", "6m"])
+def reads_spool(pid: int) -> bool:
+    try:
+        return any(os.readlink(link).endswith("packets.spool") for link in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+def test_a_long_call_says_what_it_lost_with_a_worker(tmp_path: Path) -> None:
+    """Of a call of hours the worker was given the first part; with the worker that is gone, and nobody is told otherwise."""
+    octets = pcap(Phone(1, seconds=20, packet_ns=SECOND).packets)
+    command = [str(ROKUON), "--data", str(tmp_path / "data"), "record", "--jobs", "2", "-r", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin
+        process.stdin.write(octets[:len(octets) * 4 // 5])
+        process.stdin.flush()
+        until(lambda: any(reads_spool(worker) for worker in children(process.pid)))
+        time.sleep(0.5)
+        for worker in children(process.pid):
+            os.kill(worker, signal.SIGKILL)
+        process.stdin.write(octets[len(octets) * 4 // 5:])
+        process.stdin.close()
+        assert process.wait(30) == 0
+    call, = calls(tmp_path / "data")
+    assert call["anomalies"]["audio-lost-with-finaliser"] == 1
+    assert call["state"] == "answered"
+    assert leftovers(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize(("room", "jobs"), [("1m", 2), ("4m", 1), ("5m", 2)])
 def test_a_full_disk_is_one_line_and_more_room_completes_it(whole: Undisturbed, tmp_path: Path, room: str, jobs: int) -> None:
     if os.geteuid() or not shutil.which("unshare"):
         pytest.skip("only root mounts a small file system in a namespace of its own")
