@@ -217,7 +217,7 @@ class LiveCapture:
         """After `stop`: batches until nothing is waiting any more."""
         if self._drain_left < 0:
             # the kernel has not yet handed over the blocks that were being filled
-            time.sleep(2 * TIMEOUT_MS / 1000)
+            time.sleep(3 * TIMEOUT_MS / 1000)
             self._drain_left = self._ring_bytes
             self._drain()
         self._drain_left -= self._end

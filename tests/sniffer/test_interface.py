@@ -12,7 +12,8 @@ from tests.sniffer.wires import check, octets, take
 
 from rokuon.sniffer import interface as interface_module
 from rokuon.sniffer.interface import WARNINGS_MAX
-from rokuon.sniffer.pcap_live import open_live
+from rokuon.sniffer.pcap_file import CaptureError
+from rokuon.sniffer.pcap_live import CapturePermissionError, open_live
 
 
 class Reader:
@@ -21,10 +22,14 @@ class Reader:
     def __init__(self, lots: Sequence[Sequence[tuple[int, bytes]] | str]) -> None:
         self.lots = deque(lots)
         self.counters = (0, 0, 0)
+        self.asked: dict[str, Any] = {}
         self._fd = os.eventfd(1)
 
     def activate(self) -> int:
         return 0
+
+    def set_promisc(self, wanted: int) -> None:
+        self.asked["promisc"] = wanted
 
     def datalink(self) -> int:
         return 1
@@ -128,3 +133,45 @@ def test_what_cannot_be_read_is_opened_again_and_little_is_said(readers: dict[st
         for _ in range(2 * WARNINGS_MAX):
             live._interfaces[0].warn("again")
         assert len(live.warnings) == WARNINGS_MAX
+
+
+def test_promiscuous_mode_that_is_refused_is_told_and_done_without(readers: dict[str, Reader]) -> None:
+    class Modest(Reader):
+        def activate(self) -> int:
+            return -1 if self.asked["promisc"] else 0
+
+        def close(self) -> None:
+            pass
+
+    readers["one"] = Modest([[(1, b"x" * 60)]])
+    with open_live(["one"], run_seconds=0.01) as live:
+        assert live.warnings == ["one: refuses promiscuous mode: frames for other hosts are not seen"]
+        assert take(live, 1) == [b"x" * 60]
+    readers["one"] = Modest([])
+    with open_live(["one"], promiscuous=False) as live:
+        assert live.warnings == []
+
+
+@pytest.mark.parametrize(("status", "kind", "told"), [
+    (-8, CapturePermissionError, "one: no permission"), (-5, CaptureError, "one: no such interface"),
+    (-1, CaptureError, "one: cannot be opened for capture (libpcap says -1)")])
+def test_what_libpcap_refuses_is_told(readers: dict[str, Reader], status: int, kind: type[Exception], told: str) -> None:
+    class Refusing(Reader):
+        def activate(self) -> int:
+            return status
+
+        def close(self) -> None:
+            pass
+
+    readers["one"] = Refusing([])
+    with pytest.raises(CaptureError) as error:
+        open_live(["one"])
+    assert type(error.value) is kind
+    assert str(error.value).startswith(told)
+
+
+def test_a_kind_of_frame_that_nobody_here_understands_is_refused(readers: dict[str, Reader]) -> None:
+    readers["one"] = Reader([])
+    readers["one"].datalink = lambda: 105  # type: ignore[method-assign]
+    with pytest.raises(CaptureError, match="link type 105"):
+        open_live(["one"])
