@@ -65,7 +65,8 @@ def test_order_copies_and_files_do_not_change_what_was_said(seed: int, away_ms: 
     (call,) = (json.loads(data) for name, data in files.items() if name.endswith(".json"))
     assert {s["ssrc"]: s["payload_sha256"] for s in call["streams"]} == HASHES
     assert all((s["packets"], s["lost"]) == (200, 0) for s in call["streams"])
-    assert sum(s["duplicates"] for s in call["streams"]) == len(frames) - len(SIGNALLING) - len(VOICE)
+    copies, duplicates = len(frames) - len(SIGNALLING) - len(VOICE), sum(s["duplicates"] for s in call["streams"])
+    assert duplicates == copies if len(parts) == 1 else duplicates <= copies  # what two files hold alike is read once
 
 
 @pytest.fixture(scope="module")
