@@ -142,6 +142,9 @@ class ByteStream:
             os.close(self._fd)
         self._fd = None
 
+_FCS = 4
+"""Some count the frame check sequence to the length on the wire, which no card hands over: that is no cut."""
+
 
 class CaptureFile:
     """One capture file; iterate for its packets, in the order they are stored.
@@ -241,7 +244,8 @@ class CaptureFile:
             self._begin = parsed.end
             if parsed.batch is not None:
                 self.packets += len(parsed.batch)
-                self._cut += int(np.count_nonzero(parsed.batch.captured_length < parsed.batch.wire_length))
+                short = parsed.batch.wire_length - parsed.batch.captured_length
+                self._cut += int(np.count_nonzero(short > _FCS))
             if parsed.damage:
                 self._finish(parsed.damage)
             if parsed.batch is not None:

