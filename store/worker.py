@@ -5,12 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +25,6 @@ from rokuon.store.talk_path import audible, voice_like
 __all__ = ["Worker"]
 
 _SLACK = 256
-_MOST_BUFFERS = 1024
-"""The system reads into no more at once (IOV_MAX)."""
 
 
 @dataclass(slots=True)
@@ -39,14 +34,6 @@ class Loaded:
     rtp: RtpRecords
     records: NDArray[np.void]
     """RECORD rows; where their payload lies says `rtp.offset`."""
-
-
-class _Buffers(NamedTuple):
-    """Of one stream: where its records and its payload are read to, and the SLICE rows that say from where."""
-
-    records: NDArray[np.void]
-    data: NDArray[np.uint8]
-    parts: list[tuple[int, ...]]
 
 
 _NOTHING = Loaded(NOTHING, np.zeros(0, RECORD))
@@ -74,7 +61,7 @@ class Worker:
         """Does the job. Returns the sidecar of a call that is over; None for a piece, and for RTP that is no voice."""
         if job.number in self._given_up:
             raise ValueError("an earlier part of the call could not be finalised")
-        loaded = self._load(job.streams)
+        loaded = [self._load(stream) for stream in job.streams]
         streams = [stream for stream, packets in zip(job.streams, loaded, strict=True) if len(packets.records)]
         loaded = [packets for packets in loaded if len(packets.records)]
         finalizer = self.open.get(job.number)
@@ -127,38 +114,36 @@ class Worker:
         alone = [i for i, fold in enumerate(folded) if fold is None]
         return [streams[i] for i in alone], [loaded[i] for i in alone]
 
-    def _load(self, streams: Sequence[StreamJob]) -> list[Loaded]:
-        """Reads the streams' packets. (Mapped, the spool would count as this process's memory: the kernel maps large folios.)"""
-        loaded: list[_Buffers] = []
-        reads: list[tuple[int, int, memoryview]] = []
-        for stream in streams:
-            parts = stream.slices.tolist()
-            count, size = sum(part[1] for part in parts), sum(part[3] for part in parts)
-            records, data = np.empty(count, RECORD), np.empty(size + _SLACK, np.uint8)
-            data[size:] = 0
-            loaded.append(_Buffers(records, data, parts))
-            rows, octets = records.view(np.uint8).data, data.data
-            at = row = 0
-            for records_at, number, payload_at, length, *_ in parts:
-                end = row + number * RECORD.itemsize
-                reads.append((records_at, end - row, rows[row:end]))
-                reads.append((payload_at, length, octets[at:at + length]))
-                row, at = end, at + length
-        self._read(reads)
-        return [_loaded(stream, buffers) for stream, buffers in zip(streams, loaded, strict=True)]
-
-    def _read(self, reads: list[tuple[int, int, memoryview]]) -> None:
-        """Fills buffers from places in the spool; what lies side by side (a call's streams mostly do) in one step."""
-        reads.sort(key=itemgetter(0))
-        file, place, end = self._file() if reads else -1, 0, 0
-        together: list[memoryview] = []
-        for at, size, buffer in reads:
-            if at != end or len(together) == _MOST_BUFFERS:
-                _fill(file, place, end - place, together)
-                place, end, together = at, at, []
-            together.append(buffer)
-            end += size
-        _fill(file, place, end - place, together)
+    def _load(self, stream: StreamJob) -> Loaded:
+        """Reads the stream's packets. (Mapped, the spool would count as this process's memory: the kernel maps large folios.)"""
+        parts = stream.slices.tolist()
+        counts = [part[1] for part in parts]
+        count, size = sum(counts), sum([part[3] for part in parts])
+        if not count:
+            return _NOTHING
+        records, data = np.empty(count, RECORD), np.empty(size + _SLACK, np.uint8)
+        rows, octets = records.view(np.uint8).data, data.data
+        file, width, read, preadv = self._file(), RECORD.itemsize, 0, os.preadv
+        moved: list[int] = []
+        at = row = 0
+        for records_at, number, payload_at, length, base, *_ in parts:
+            end = row + number * width
+            read += preadv(file, [rows[row:end]], records_at) + preadv(file, [octets[at:at + length]], payload_at)
+            moved.append(at - base)
+            row, at = end, at + length
+        if read != count * width + size:
+            raise OSError(errno.EIO, "the spool is cut short")
+        data[size:] = 0
+        offset = records["offset"] + np.repeat(np.array(moved, np.int64), counts)
+        time_ns = np.ascontiguousarray(records["time_ns"])
+        rtp = RtpRecords(time_ns, data, offset, records["captured"].astype(np.int32), records["length"].astype(np.int32))
+        kept = _within(rtp, stream.spans)
+        if len(time_ns) > 1 and len(parts) > 1 and (time_ns[1:] < time_ns[:-1]).any():
+            # several capture points, or a stream that was numbered twice
+            kept = np.argsort(time_ns, kind="stable") if kept is None else kept[np.argsort(time_ns[kept], kind="stable")]
+        if kept is None:
+            return Loaded(rtp, records)
+        return Loaded(RtpRecords(time_ns[kept], data, offset[kept], rtp.length[kept], rtp.wire_length[kept]), records[kept])
 
     def _file(self) -> int:
         if self._descriptor < 0:
@@ -177,7 +162,7 @@ class Worker:
 
     def set_aside(self, job: Job, path: Path) -> None:
         """Writes the job's packets as a capture; none of them is looked into. Raises OSError."""
-        kept = [(stream.template, packets) for stream, packets in zip(job.streams, self._load(job.streams), strict=True)]
+        kept = [(stream.template, self._load(stream)) for stream in job.streams]
         write_packets(path, job.frames, kept, self._sync)
 
     def close(self) -> None:
@@ -188,29 +173,6 @@ class Worker:
             pieces.discard()
         if self._descriptor >= 0:
             os.close(self._descriptor)
-
-
-def _fill(file: int, at: int, size: int, buffers: list[memoryview]) -> None:
-    if buffers and os.preadv(file, buffers, at) != size:
-        raise OSError(errno.EIO, "the spool is cut short")
-
-
-def _loaded(stream: StreamJob, buffers: _Buffers) -> Loaded:
-    records, data, parts = buffers
-    if not len(records):
-        return _NOTHING
-    ends = accumulate([part[3] for part in parts], initial=0)
-    moved = np.array([at - part[4] for at, part in zip(ends, parts, strict=False)], np.int64)
-    offset = records["offset"] + np.repeat(moved, [part[1] for part in parts])
-    time_ns = np.ascontiguousarray(records["time_ns"])
-    rtp = RtpRecords(time_ns, data, offset, records["captured"].astype(np.int32), records["length"].astype(np.int32))
-    kept = _within(rtp, stream.spans)
-    if len(time_ns) > 1 and len(parts) > 1 and (time_ns[1:] < time_ns[:-1]).any():
-        # several capture points, or a stream that was numbered twice
-        kept = np.argsort(time_ns, kind="stable") if kept is None else kept[np.argsort(time_ns[kept], kind="stable")]
-    if kept is None:
-        return Loaded(rtp, records)
-    return Loaded(RtpRecords(time_ns[kept], data, offset[kept], rtp.length[kept], rtp.wire_length[kept]), records[kept])
 
 
 def _name(plan: StreamPlan) -> tuple[str, str, tuple[int, ...], int]:
