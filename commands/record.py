@@ -42,9 +42,7 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
         raise click.UsageError("either -r FILE or -i IFACE" if read else "from where? -r FILE or -i IFACE", here)
     if (interfaces and more) or (read and (bpf or duration)):
         raise click.UsageError("--filter and --duration go with -i, files with -r", here)
-    from rokuon.sniffer.interface import CapturePermissionError
-    from rokuon.sniffer.pcap_file import CaptureError
-    from rokuon.store.live import record_live
+    from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError
     from rokuon.store.recorder import record_files
     from rokuon.store.tally import add
 
@@ -54,6 +52,8 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
     try:
         with progress_bar() as progress:
             if interfaces:
+                from rokuon.store.live import record_live
+
                 summary = record_live(interfaces, layout.root, settings, side_by_side, bpf=bpf, duration_s=duration,
                                       progress=progress, warn=lambda line: complain(f"warning: {line}"))
             else:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rokuon.sniffer.gather import overlapping
+
 __all__ = ["NOTHING", "RtpPackets", "RtpRecords", "gather_rows", "join", "parse", "same_payload", "select"]
 
 Bytes = NDArray[np.uint8]
@@ -72,18 +74,13 @@ class RtpPackets:
         return len(self.start)
 
 
-def _windows(data: Bytes, width: int) -> NDArray[np.void]:
-    """`data` as overlapping items of `width` bytes, one at each byte: indexing it copies whole items, which is fast."""
-    return np.ndarray(max(len(data) - width + 1, 0), f"V{width}", data.data, strides=(1,))
-
-
 def parse(records: RtpRecords) -> RtpPackets:
     """Reads all headers in arrays. What is no RTP version 2, or ends within its header, is left out and counted."""
     if not len(records):
         none = np.zeros(0, np.uint16)
         return RtpPackets(records.data, records.time_ns, none, np.zeros(0, np.uint32), np.zeros(0, np.uint8), records.offset,
                           records.length, None, Counter())
-    head = _windows(records.data, WINDOW)[records.offset]
+    head = overlapping(records.data, WINDOW)[records.offset]
     octets = head.view(np.uint8).reshape(-1, WINDOW)
     packets = RtpPackets(records.data, records.time_ns, head.view(">u2").reshape(-1, 8)[:, 1].astype(np.uint16),
                          head.view(">u4").reshape(-1, 4)[:, 1].astype(np.uint32),
@@ -137,10 +134,10 @@ def gather_rows(data: Bytes, start: NDArray[np.int64], length: NDArray[np.int32]
     if width == 0:
         return np.zeros(0, np.uint8)
     if length.min() == width:
-        return _windows(data, width)[start].view(np.uint8)
+        return overlapping(data, width)[start].view(np.uint8)
     total = int(length.sum(dtype=np.int64))
     if width * len(start) <= max(4 * total, CHUNK):  # whole windows, then only what counts of each
-        rows = _windows(_roomy(data, start, width), width)[start].view(np.uint8).reshape(-1, width)
+        rows = overlapping(_roomy(data, start, width), width)[start].view(np.uint8).reshape(-1, width)
         return rows[np.arange(width) < length[:, None]]
     view = data.data  # lengths too different: one long packet among short ones
     stops = (start + length).tolist()
@@ -163,7 +160,7 @@ def same_payload(packets: RtpPackets, one: Rows, other: Rows) -> NDArray[np.bool
     if not width:
         return same
     data = _roomy(packets.data, packets.start, width)
-    windows = _windows(data, width)
+    windows = overlapping(data, width)
     step = max(CHUNK // width, 1)
     for begin in range(0, len(rows), step):
         part = rows[begin:begin + step]

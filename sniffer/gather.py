@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["among", "scatter", "window"]
+__all__ = ["among", "overlapping", "scatter", "window"]
 
 Bytes = NDArray[np.uint8]
 
 
-def _overlapping(data: Bytes, width: int) -> NDArray[np.void]:
+def overlapping(data: Bytes, width: int) -> NDArray[np.void]:
     """`data` seen as items of `width` bytes, one beginning at every byte."""
     return np.ndarray(max(len(data) - width + 1, 0), f"V{width}", data.data, strides=(1,))
 
@@ -23,12 +23,12 @@ def window(data: Bytes, offset: NDArray[np.int64], width: int) -> Bytes:
 
     Offsets that would leave the buffer are the caller's error (a batch has `packet.SLACK`).
     """
-    return _overlapping(data, width)[offset].view(np.uint8).reshape(len(offset), width)
+    return overlapping(data, width)[offset].view(np.uint8).reshape(len(offset), width)
 
 
 def scatter(into: Bytes, at: NDArray[np.int64], data: Bytes, offset: NDArray[np.int64], width: int) -> None:
     """Copies `width` bytes from each `offset` of `data` to each place `at` of `into`."""
-    _overlapping(into, width)[at] = _overlapping(data, width)[offset]
+    overlapping(into, width)[at] = overlapping(data, width)[offset]
 
 
 def among(values: NDArray[Any], few: Iterable[int]) -> NDArray[np.bool_]:

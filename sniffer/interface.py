@@ -20,7 +20,7 @@ from rokuon.sniffer.packet import (
     LINKTYPE_NULL,
     LINKTYPE_RAW,
 )
-from rokuon.sniffer.pcap_file import CaptureError, one_line
+from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError, one_line
 
 __all__ = ["TIMEOUT_MS", "WARNINGS_MAX", "CapturePermissionError", "Interface", "InterfaceStats", "Options", "check_filter"]
 
@@ -45,10 +45,6 @@ _ETHERNET_MORE = 14 + 8
 _ERRORS_MAX = 10
 _ANY = "any"
 _PARSE = "can't parse filter expression: "
-
-
-class CapturePermissionError(CaptureError):
-    """The interface is there, and we may not capture from it."""
 
 
 class InterfaceStats(NamedTuple):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rokuon.sniffer.packet import SLACK, PacketBatch
 from rokuon.sniffer.pcap_format import MAGIC_SIZE, RECORD_MAX, Format, format_of
 
-__all__ = ["CHUNK", "CaptureError", "CaptureFile", "open_capture"]
+__all__ = ["CHUNK", "CaptureError", "CaptureFile", "CapturePermissionError", "open_capture"]
 
 CHUNK = 1 << 22
 """Larger ones fall out of the cache, smaller ones cost more steps than bytes."""
@@ -29,6 +29,10 @@ LINGER_S = 0.05
 
 class CaptureError(Exception):
     """A capture cannot be read at all; one line that names the file and what is wrong."""
+
+
+class CapturePermissionError(CaptureError):
+    """The interface is there, and we may not capture from it."""
 
 
 def one_line(name: str) -> str:
