@@ -8,6 +8,7 @@
     DATA/spool/                             calls in progress
     DATA/quarantine/                        calls that could not be finalised
     DATA/not-recorded.json                  counts of what was seen and not recorded, by reason
+    DATA/state/                             what the running service says of itself
 
 An ID is `YYYYmmddTHHMMSSZ-xxxxxxxx`: the call's start, which says where it is filed, and 40 bits of base32, which
 are its identity.
@@ -88,6 +89,7 @@ class Layout:
         self.spool = root / "spool"
         self.quarantine = root / "quarantine"
         self.not_recorded = root / "not-recorded.json"
+        self.state = root / "state"
 
     def __repr__(self) -> str:
         return f"Layout({str(self.root)!r})"

@@ -12,7 +12,8 @@ from typing import Any
 
 from rokuon.store.errors import StoreError
 
-__all__ = ["DEFAULT_FILE", "IndexSettings", "RecordSettings", "Settings", "SettingsError", "describe", "load", "parse"]
+__all__ = ["DEFAULT_FILE", "CaptureSettings", "DiskSettings", "HooksSettings", "IndexSettings", "MetricsSettings", "RecordSettings",
+           "Settings", "SettingsError", "SpoolSettings", "describe", "load", "parse"]
 
 DEFAULT_FILE = Path("/etc/rokuon/rokuon.toml")
 LARGEST = 1 << 20
@@ -22,8 +23,10 @@ class SettingsError(StoreError):
     """The configuration file cannot be used; the text names file and line."""
 
 
-def setting(default: Any, about: str, least: float | None = None, most: float | None = None) -> Any:
-    return field(default=default, metadata={"about": about, "least": least, "most": most})
+def setting(default: Any, about: str, least: float | None = None, most: float | None = None, *, choices: tuple[str, ...] = (),
+            pattern: str = "", form: str = "") -> Any:
+    return field(default=default, metadata={"about": about, "least": least, "most": most, "choices": choices, "pattern": pattern,
+                                            "form": form})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,57 @@ class RecordSettings:
 class IndexSettings:
     """[index]: what calls are found by."""
 
-    region: str = setting("", "Country (ISO 3166) of numbers without country code; empty: JP where the zone is Asia/Tokyo.")
+    region: str = setting("", "Country (ISO 3166) of numbers without country code; empty: JP where the zone is Asia/Tokyo.",
+                          pattern="([A-Z]{2})?", form='two capital letters in quotes, or ""')
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSettings:
+    """[capture]: how packets are taken off the wire."""
+
+    filter: str = setting("", "Take only packets that this pcap-filter(7) lets through; added to what is taken by default.")
+    snaplen: int = setting(65_535, "Bytes kept of a packet.", 64, 262_144)
+    buffer: int = setting(64, "MiB of the kernel's buffer, for each interface.", 1, 2047)
+    promiscuous: bool = setting(True, "Take also packets that are sent to others: a mirror port has no other.")
+    queue: int = setting(128, "MiB of packets that may wait in memory while the disk stalls.", 8, 65_536)
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolSettings:
+    """[spool]: where packets wait for their call's end."""
+
+    limit: float = setting(0.0, "GiB that packets of calls in progress may take; 0: half of what is free at the start.", 0, 1 << 20)
+    recover: float = setting(4.0, "Hours of a call that stay in the spool, so that nothing of them is lost in a crash.", 0.2, 48)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSettings:
+    """[disk]: what is done when the disk fills up."""
+
+    policy: str = setting("keep-oldest", "When it is full: keep-oldest records no new calls, keep-newest deletes the oldest ones.",
+                          choices=("keep-oldest", "keep-newest"))
+    alarm: float = setting(10.0, "Per cent free below which there is an alarm.", 0, 100)
+    stop: float = setting(3.0, "Per cent free below which the policy acts.", 0, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """[metrics]: how it is watched."""
+
+    listen: str = setting("", 'Address and port of metrics for Prometheus, such as "127.0.0.1:9741"; empty: none.')
+    textfile: str = setting("", "A file to write them to, for a collector that reads files; empty: none.")
+
+
+@dataclass(frozen=True, slots=True)
+class HooksSettings:
+    """[hooks]: commands that are run when something happens; the first text is the program, the others its arguments."""
+
+    alarm: tuple[str, ...] = setting((), "Run with an alarm as JSON on standard input.")
+    call: tuple[str, ...] = setting((), "Run for each finished call, its sidecar on standard input.")
+    timeout: float = setting(60.0, "Seconds that a command may take.", 1, 3600)
+    repeat: float = setting(900.0, "Seconds after which an alarm that persists is given again.", 10, 86_400)
+    silence: float = setting(0.0, "Minutes without any packet of a call in business hours that raise an alarm; 0: none.", 0, 1440)
+    hours: str = setting("Mon-Fri 09:00-18:00", "Business hours, in local time.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +105,17 @@ class Settings:
 
     record: RecordSettings = RecordSettings()
     index: IndexSettings = IndexSettings()
+    capture: CaptureSettings = CaptureSettings()
+    spool: SpoolSettings = SpoolSettings()
+    disk: DiskSettings = DiskSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    hooks: HooksSettings = HooksSettings()
     origin: Mapping[str, str] = field(default_factory=dict)
     """"record.window" → "/etc/rokuon/rokuon.toml:3"; keys that are not in here have their default."""
 
 
-SECTIONS: dict[str, type[RecordSettings] | type[IndexSettings]] = {"record": RecordSettings, "index": IndexSettings}
+SECTIONS: dict[str, type[Any]] = {"record": RecordSettings, "index": IndexSettings, "capture": CaptureSettings,
+                                  "spool": SpoolSettings, "disk": DiskSettings, "metrics": MetricsSettings, "hooks": HooksSettings}
 
 
 def load(given: str | None, environment: Mapping[str, str]) -> Settings:
@@ -117,9 +176,18 @@ def checked(what: str, value: Any, default: Any, limits: Mapping[str, Any]) -> A
     if isinstance(default, bool):
         if not isinstance(value, bool):
             raise SettingsError(f"{what} must be true or false")
+    elif limits["choices"]:
+        if value not in limits["choices"]:
+            raise SettingsError(f"{what} must be {' or '.join(map(literal, limits['choices']))}")
     elif isinstance(default, str):
-        if not isinstance(value, str) or not re.fullmatch("([A-Z]{2})?", value):
-            raise SettingsError(f'{what} must be two capital letters in quotes, or ""')
+        if not isinstance(value, str) or not printable(value):
+            raise SettingsError(f"{what} must be a text in quotes, on one line")
+        if limits["pattern"] and not re.fullmatch(limits["pattern"], value):
+            raise SettingsError(f"{what} must be {limits['form']}")
+    elif isinstance(default, tuple) and least is None:
+        if not isinstance(value, list) or not all(isinstance(v, str) and printable(v) for v in value) or value[:1] == [""]:
+            raise SettingsError(f"{what} must be a list of texts in quotes, the program first")
+        return tuple(value)
     elif isinstance(default, tuple):
         if not isinstance(value, list) or not all(type(v) is int and least <= v <= most for v in value):
             raise SettingsError(f"{what} must be a list of whole numbers from {least} to {most}")
@@ -172,6 +240,10 @@ def describe(settings: Settings) -> str:
             block += [f"# {f.metadata['about']}", f"{f.name} = {literal(value)}  # {origin}"]
         blocks.append("\n".join(block))
     return "\n\n".join(blocks) + "\n"
+
+
+def printable(text: str) -> bool:
+    return all(character.isprintable() for character in text)
 
 
 def literal(value: object) -> str:

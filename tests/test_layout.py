@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = ("sniffer", "decoders", "store", "commands")  # commands: where cli.py has outgrown one file
+ROOMS = ("sniffer", "decoders", "store", "appliance", "commands")  # commands: where cli.py has outgrown one file
 MOST_LINES = 400
 REASON = "Over 400 lines:"
 """What the reason for a longer file begins with, among its first 20 lines."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LINKS = ("cli.py", "commands", "decoders", "sniffer", "store")
+LINKS = ("appliance", "cli.py", "commands", "decoders", "sniffer", "store")
 
 hatchling_wheel = pytest.importorskip("hatchling.builders.wheel", reason="hatchling, of the development group, is not installed")
 hatchling_sdist = pytest.importorskip("hatchling.builders.sdist")

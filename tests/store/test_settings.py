@@ -86,4 +86,4 @@ def test_a_description_is_a_configuration_file(text: str) -> None:
     settings = parse(text, "f")
     again = parse(describe(settings), "f")
     assert (again.record, again.index) == (settings.record, settings.index)
-    assert set(tomllib.loads(describe(settings))) == {"record", "index"}
+    assert set(tomllib.loads(describe(settings))) == {"record", "index", "capture", "spool", "disk", "metrics", "hooks"}
