@@ -184,8 +184,8 @@ class Playout:
                     floors.append(int(offset[start]) - EARLY_NS)
                     references.append(max(to_come, floors[now]))
                     bases.append(references[now])
-            if not (known and now == 0):
-                bases[now] = max(min(bases[now], low), floors[now])
+            if not (known and now == 0):  # nothing begins after its packet came, however early that leaves what was before
+                bases[now] = min(bases[now], max(low, floors[now]), int(offset[start]))
             lines.append(now)
         line = np.array(lines, np.intp)
         return np.array(bases, np.int64)[line], line

@@ -5,8 +5,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tests.decoders.packets import MS, T0, Rtp, talk
 
 from rokuon.decoders.playout import SECOND, Playout, Runs, to_ns
@@ -119,12 +120,22 @@ def test_without_drift_blocks_are_sample_exact() -> None:
     assert not playout.corrections
 
 
-@given(st.lists(st.tuples(st.integers(0, (1 << 32) - 1), st.integers(0, 10_000)), min_size=1, max_size=50),
-       st.integers(1, 50), st.sampled_from([8000, 16_000, 44_100, 48_000]))
+STEPS = st.sampled_from([0, 1, 160, 320, 800, 8_000, 19_446, 40_000, -160, -8_000, 1 << 31]) | st.integers(0, (1 << 32) - 1)
+"""Of a timestamp."""
+PAUSES = st.sampled_from([0, 1, 20, 40, 900, 1_100, 2_500]) | st.integers(0, 10_000)
+"""Milliseconds."""
+
+
+@given(st.lists(st.tuples(STEPS, PAUSES), min_size=1, max_size=50), st.integers(1, 50),
+       st.sampled_from([8000, 16_000, 44_100, 48_000]))
+@example([(0, 0), (19_446, 0), (-19_446, 0), (124_407, 1_533)], 4, 44_100)
+@example([(0, 1_200), (160, 0), (160, 0), (320, 0), (9_600, 0), (160, 20), (320, 40)], 7, 8000)
 def test_no_gap_is_longer_than_the_time_that_passed(rows: list[tuple[int, int]], cut: int, clock: int) -> None:
-    """Whatever the timestamps say: nothing lies long before its packet came, and nothing after."""
+    """Whatever the timestamps say: nothing begins after its packet came, and nothing long before, unless it was late by then
+    what follows shows.
+    """
     times = T0 + np.cumsum(np.array([ms * MS for _, ms in rows], np.int64))
-    stamps = np.array([stamp for stamp, _ in rows], np.uint32)
+    stamps = np.cumsum(np.array([step for step, _ in rows], np.int64)).astype(np.uint32)
     playout = Playout(clock)
     for some in (slice(0, cut), slice(cut, None)):
         if not len(times[some]):
@@ -136,4 +147,22 @@ def test_no_gap_is_longer_than_the_time_that_passed(rows: list[tuple[int, int]],
         assert (np.diff(first) > 0).all()
         # a line drawn in the first block goes on in the second, unless they are a second apart
         assert (begins <= times[some][first] + (SECOND if some.start else 0)).all()
-        assert (begins >= times[some][first] - 3 * SECOND).all()
+        assert (begins >= times[some][first] - late(stamps[some], times[some], clock)[first] - 2 * SECOND).all()
+
+
+def late(stamps: NDArray[np.uint32], times: NDArray[np.int64], clock: int) -> NDArray[np.int64]:
+    """How long each packet was delayed, ns, as the least-delayed says of those that catch up after it: each comes earlier for
+    its timestamp than the one before or up to a second later.
+    """
+    delays = []
+    for k in range(len(stamps)):
+        now = least = 0
+        for j in range(k + 1, len(stamps)):
+            counted = ((int(stamps[j]) - int(stamps[j - 1]) + (1 << 31)) % (1 << 32) - (1 << 31)) * SECOND // clock
+            change = int(times[j] - times[j - 1]) - counted
+            if abs(change) > SECOND:
+                break
+            now += change
+            least = min(least, now)
+        delays.append(-least)
+    return np.array(delays, np.int64)
