@@ -29,6 +29,8 @@ FAILED, WRONG_USAGE, NO_SUCH_CALL, BUSY, INTERRUPTED = 1, 2, 3, 4, 130
 
 COMMANDS = {
     "record": "Record calls from capture files.",
+    "live": "Show calls in progress, and how recording goes.",
+    "doctor": "Say whether a mirror port or capture is good enough to record from.",
     "calls": "List calls, newest first.",
     "show": "Show everything about one call.",
     "play": "Play a call through the sound card.",
