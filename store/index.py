@@ -69,9 +69,12 @@ class Index:
     def remove_calls(self, ids: Iterable[str]) -> None:
         """Forget calls."""
         with open_index(self.path, write=True, patience_s=self.patience_s) as db:
-            db.execute("BEGIN")
-            delete(db, list(ids))
-            db.execute("COMMIT")
+            try:
+                db.execute("BEGIN")
+                delete(db, list(ids))
+                db.execute("COMMIT")
+            except duckdb.Error as error:
+                raise unwritable(self.path, error) from None
 
     def known_calls(self, legs: Sequence[LegSpan]) -> list[str | None]:
         """For each leg the id of the call that holds it already, else None.
