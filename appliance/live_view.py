@@ -42,6 +42,7 @@ class CaptureLine:
     dropped: float | None
     """Packets that kernel and interface dropped since the process began; beside it those of the last second."""
     dropped_s: float | None
+    spool_bytes: float | None
     not_written: float
     """Packets that the spool could not take since the process began."""
     notices: tuple[str, ...]
@@ -103,7 +104,8 @@ def view(captures: Mapping[str, Mapping[str, Any]], correlate: Mapping[str, Any]
             _correlation(result, correlate)
     result.running = result.correlate == "running" or any(c.process == "running" for c in result.captures)
     result.warnings = list(_warnings(result, correlate or {}))
-    heard = [f"{c.name}: {notice}" for c in result.captures if c.process == "running" for notice in c.notices]
+    heard = [notice if notice.startswith(f"{c.name}: ") else f"{c.name}: {notice}"
+             for c in result.captures if c.process == "running" for notice in c.notices]
     result.notices = heard[-NOTICES:]
     return result
 
@@ -122,7 +124,7 @@ def _capture(name: str, state: Mapping[str, Any]) -> CaptureLine:
     notices = tuple(text[:LONGEST] for text in _list(state, "warnings")[-NOTICES:] if isinstance(text, str))
     return CaptureLine(name[:LONGEST], _process(state), age_s(state), links, _number(state, "packets_s"),
                        _number(state, "bytes_s"), sum(known) if known else None, _number(state, "dropped_s"),
-                       _total(state, "not_written"), notices)
+                       _number(state, "spool_bytes"), _total(state, "not_written"), notices)
 
 
 def _correlation(result: View, state: Mapping[str, Any]) -> None:

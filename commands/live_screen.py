@@ -124,10 +124,10 @@ def head_lines(view: View, now: datetime, width: int | None, height: int | None)
         facts.append(f"{view.waiting:,.0f} to be written")
     if view.behind_s is not None:
         facts.append(f"{view.behind_s:,.1f} s behind")
-    if view.spool_bytes is not None:
+    captures = [c for c in view.captures if c.process != "stopped"]
+    if view.spool_bytes and not captures:
         facts.append(f"spool {size(view.spool_bytes)}")
     yield from packed(facts, width)
-    captures = [c for c in view.captures if c.process != "stopped"]
     most = len(captures) if height is None or len(captures) <= CAPTURES else CAPTURES - 1
     for capture in captures[:most]:
         yield from packed(capture_facts(capture), width)
@@ -156,6 +156,8 @@ def capture_facts(capture: CaptureLine) -> list[str]:
         facts.append(f"{capture.bytes_s * 8 / 1e6:,.1f} Mbit/s")
     if capture.dropped is not None:
         facts.append(f"{capture.dropped:,.0f} dropped" + (f" ({capture.dropped_s:,.0f}/s)" if capture.dropped_s else ""))
+    if capture.spool_bytes is not None:
+        facts.append(f"spool {size(capture.spool_bytes)}")
     if capture.not_written:
         facts.append(f"{capture.not_written:,.0f} not written")
     return [*links, *facts]

@@ -93,7 +93,7 @@ def test_a_screen_in_words() -> None:
     shown = lines(seen(1), NOW, None)
     text = "\n".join(shown)
     for words in ("1 call in progress", "0.5 s behind", "3 to be written",
-                  "eth1 up   30,000 packets/s   51.4 Mbit/s   0 dropped (4/s)",
+                  "eth1 up   30,000 packets/s   51.4 Mbit/s   0 dropped (4/s)   spool 1.0 MB",
                   "1,204 recorded   3 not recorded   disk 412.0 GB free   38 days left", "! eth1: 4 packets dropped"):
         assert words in text
     assert shown[-1].split()[-3:] == ["50/49", "0.0/2.0", "0.7/12"]
