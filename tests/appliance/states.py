@@ -20,7 +20,8 @@ ANYTHING: st.SearchStrategy[Any] = st.sampled_from([
     None, True, False, 0, -1, 3, 10**400, 0.5, float("inf"), float("nan"), "", "x", "\x00" * 500, "2026-11-24T00:00:00Z",
     "2026-11-24", "0001-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", [], {}, [None], [{}], [[]],
     ["a"], [1, 2], [None, 5], [10**400, -5], [1, 2, 3], {"a": 1}, {"a": None}, {"name": 3}, {"free": "x", "level": []},
-    {"jobs": True}, [{"name": [], "up": 1, "dropped_by_kernel": "x"}], {"not_recorded": {"x": 10**400}}, {"level": "low", "policy": {}}])
+    {"jobs": True}, [{"name": [], "up": 1, "dropped_by_kernel": "x"}], {"not_recorded": {"x": 10**400}},
+    {"level": "low", "policy": {}}])
 """What may stand in the place of a value."""
 
 
