@@ -40,6 +40,7 @@ COMMANDS = {
     "reindex": "Make the index again from the recordings.",
     "sql": "Ask the index in SQL.",
     "plugins": "List codecs and other plugins, and what is wrong with them.",
+    "metrics": "Watch the recorder: metrics for Prometheus, alarms and hooks.",
     "config": "Print the settings that are in force, and where they come from.",
 }
 """Each is in the module of its name; the text is here so that --help imports none of them."""

@@ -16,7 +16,7 @@ from typing import Any
 from rokuon.store.layout import Layout
 from rokuon.store.sidecar import dump, write_file
 
-__all__ = ["STALE_S", "age_s", "captures", "correlation", "publish"]
+__all__ = ["STALE_S", "age_s", "captures", "correlation", "publish", "read"]
 
 STALE_S = 10.0
 _LARGEST = 16 << 20
@@ -27,7 +27,8 @@ def publish(path: Path, state: Mapping[str, Any]) -> None:
     write_file(path, dump({"schema": 1, "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **state}), sync=False)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read(path: Path) -> dict[str, Any] | None:
+    """What a state file holds; None where there is none, or no such thing."""
     try:
         with open(path, "rb") as file:
             state = json.loads(file.read(_LARGEST))
@@ -38,13 +39,13 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def captures(layout: Layout) -> dict[str, dict[str, Any]]:
     """The state of each capture process that ever ran, by its name."""
-    found = {path.stem.removeprefix("capture-"): _read(path) for path in sorted(layout.state.glob("capture-*.json"))}
+    found = {path.stem.removeprefix("capture-"): read(path) for path in sorted(layout.state.glob("capture-*.json"))}
     return {name: state for name, state in found.items() if state is not None}
 
 
 def correlation(layout: Layout) -> dict[str, Any] | None:
     """The state of the correlating process; None: it never ran here."""
-    return _read(layout.state / "correlate.json")
+    return read(layout.state / "correlate.json")
 
 
 def age_s(state: Mapping[str, Any]) -> float:

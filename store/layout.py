@@ -34,7 +34,7 @@ DIRECTORY_MODE = 0o750
 SERVICE_DATA = Path("/var/lib/rokuon")
 
 ID = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)\d{4}Z-[a-z2-7]{8}", re.ASCII)
-OURS = {"recordings", "journal", "index.duckdb", "spool", "quarantine"}
+OURS = {"recordings", "journal", "index.duckdb", "spool", "quarantine", "state"}
 HARMLESS = {"lost+found"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -7,16 +7,21 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from rokuon.store.errors import StoreError
 
-__all__ = ["DEFAULT_FILE", "CaptureSettings", "DiskSettings", "HooksSettings", "IndexSettings", "MetricsSettings", "RecordSettings",
-           "Settings", "SettingsError", "SpoolSettings", "describe", "load", "parse"]
+__all__ = ["DEFAULT_FILE", "CaptureSettings", "DiskSettings", "HooksSettings", "IndexSettings", "MetricsSettings",
+           "RecordSettings", "Settings", "SettingsError", "SpoolSettings", "address", "describe", "load", "parse"]
 
 DEFAULT_FILE = Path("/etc/rokuon/rokuon.toml")
 LARGEST = 1 << 20
+_DAY = "(Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_SPAN = r"([01]\d|2[0-3]):[0-5]\d-([01]\d:[0-5]\d|2[0-3]:[0-5]\d|24:00)"
+_GROUP = f"{_DAY}(-{_DAY})?( +{_SPAN})+"
+_HOURS = f"|{_GROUP}( *, *{_GROUP})*"
 
 
 class SettingsError(StoreError):
@@ -65,7 +70,8 @@ class CaptureSettings:
 class SpoolSettings:
     """[spool]: where packets wait for their call's end."""
 
-    limit: float = setting(0.0, "GiB that packets of calls in progress may take; 0: half of what is free at the start.", 0, 1 << 20)
+    limit: float = setting(0.0, "GiB that packets of calls in progress may take; 0: half of what is free at the start.",
+                           0, 1 << 20)
     recover: float = setting(4.0, "Hours of a call that stay in the spool, so that nothing of them is lost in a crash.", 0.2, 48)
 
 
@@ -73,7 +79,7 @@ class SpoolSettings:
 class DiskSettings:
     """[disk]: what is done when the disk fills up."""
 
-    policy: str = setting("keep-oldest", "When it is full: keep-oldest records no new calls, keep-newest deletes the oldest ones.",
+    policy: str = setting("keep-oldest", "When full: keep-oldest records no new calls, keep-newest deletes the oldest ones.",
                           choices=("keep-oldest", "keep-newest"))
     alarm: float = setting(10.0, "Per cent free below which there is an alarm.", 0, 100)
     stop: float = setting(3.0, "Per cent free below which the policy acts.", 0, 100)
@@ -83,8 +89,12 @@ class DiskSettings:
 class MetricsSettings:
     """[metrics]: how it is watched."""
 
-    listen: str = setting("", 'Address and port of metrics for Prometheus, such as "127.0.0.1:9741"; empty: none.')
-    textfile: str = setting("", "A file to write them to, for a collector that reads files; empty: none.")
+    listen: str = setting("", 'Address and port of metrics for Prometheus, such as "127.0.0.1:9741"; empty: none.',
+                          pattern=r"|(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-fA-F:.]+\]):\d{1,5}",
+                          form='an address and a port, such as "127.0.0.1:9741" or "[::1]:9741"')
+    public: bool = setting(False, "Let listen be an address that other machines reach: whoever does can read the metrics.")
+    textfile: str = setting("", "A file to write them to, for a collector that reads files; empty: none.",
+                            pattern=r"|/.*\.prom", form='a whole path that ends in .prom, or ""')
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +106,8 @@ class HooksSettings:
     timeout: float = setting(60.0, "Seconds that a command may take.", 1, 3600)
     repeat: float = setting(900.0, "Seconds after which an alarm that persists is given again.", 10, 86_400)
     silence: float = setting(0.0, "Minutes without any packet of a call in business hours that raise an alarm; 0: none.", 0, 1440)
-    hours: str = setting("Mon-Fri 09:00-18:00", "Business hours, in local time.")
+    hours: str = setting("Mon-Fri 09:00-18:00", "Business hours, in local time; empty: always.", pattern=_HOURS,
+                         form='days and times, such as "Mon-Fri 09:00-12:00 13:00-18:00, Sat 09:00-13:00"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +173,29 @@ def parse(text: str, name: str) -> Settings:
             values[key] = checked(f"{name}:{line}: {section}.{key}", value, known[key].default, known[key].metadata)
             origin[f"{section}.{key}"] = f"{name}:{line}"
         made[section] = SECTIONS[section](**values)
+        if section == "metrics" and made[section].listen:
+            try:
+                address(made[section].listen, made[section].public)
+            except ValueError as error:
+                raise SettingsError(f"{origin['metrics.listen']}: metrics.listen: {error}") from None
     return Settings(**made, origin=origin)
+
+
+def address(text: str, public: bool = False) -> tuple[str, int]:
+    """Host and port of "127.0.0.1:9741", "[::1]:9741". Raises ValueError, its text a line for people: it is no such thing, or
+    other machines reach it and `public` is not set.
+    """
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        found = ip_address(bare)
+        if (found.version == 6) != (bare != host) or not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65_535):
+            raise ValueError
+    except ValueError:
+        raise ValueError(f'{text!r:.60} is no address with a port, such as "127.0.0.1:9741" or "[::1]:9741"') from None
+    if not (found.is_loopback or public):
+        raise ValueError(f"other machines reach {text}: [metrics] public = true allows that, 127.0.0.1 keeps it on this one")
+    return str(found), int(port)
 
 
 def unknown(name: str, line: int, key: str, valid: Mapping[str, object], where: str = "") -> SettingsError:
