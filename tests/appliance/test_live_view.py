@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.appliance.states import ANYTHING, NOW, call, capture, correlate
 
@@ -87,6 +87,7 @@ def test_lately_warned_of_by_a_capture() -> None:
     assert seen({"eth1": capture(warnings=told)}).notices == ["eth1: line 17", "eth1: line 18", "eth1: line 19"]
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(list(capture())), ANYTHING),
        st.dictionaries(st.sampled_from(list(correlate([]))), ANYTHING),
        st.dictionaries(st.sampled_from(list(call(1))), ANYTHING), st.booleans())

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.appliance.states import HOSTILE_NAMES, NOW, call, capture, correlate, published
 
@@ -56,6 +56,7 @@ def seen(count: int = 30, **changes: Any) -> View:
 
 
 # -- lines ---------------------------------------------------------------------
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(1, 60), st.integers(0, 60), st.booleans())
 def test_lines_fit_any_terminal(width: int, height: int, count: int, colours: bool) -> None:
     shown = lines(seen(count, live_more=3), NOW, width, height, colours)

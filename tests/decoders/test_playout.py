@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.decoders.packets import MS, T0, Rtp, talk
@@ -126,6 +126,7 @@ PAUSES = st.sampled_from([0, 1, 20, 40, 900, 1_100, 2_500]) | st.integers(0, 10_
 """Milliseconds."""
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(STEPS, PAUSES), min_size=1, max_size=50), st.integers(1, 50),
        st.sampled_from([8000, 16_000, 44_100, 48_000]))
 @example([(0, 0), (19_446, 0), (-19_446, 0), (124_407, 1_533)], 4, 44_100)
