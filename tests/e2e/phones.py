@@ -263,8 +263,8 @@ def stop(process: subprocess.Popen[str], timeout: float = 40) -> tuple[int, str,
 def tshark_streams(capture: Path) -> dict[tuple[str, str, int], Counter[int]]:
     """RTP as tshark sees it: source and destination as in sidecars, SSRC → how often each sequence number was there."""
     fields = [part for name in ("ip.src", "udp.srcport", "ip.dst", "udp.dstport", "rtp.ssrc", "rtp.seq") for part in ("-e", name)]
-    done = subprocess.run(["tshark", "-r", str(capture), "-Y", "rtp and not icmp", "-T", "fields", *fields], check=True, capture_output=True,
-                          text=True)
+    command = ["tshark", "-r", str(capture), "-Y", "rtp and not icmp", "-T", "fields", *fields]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     streams: dict[tuple[str, str, int], Counter[int]] = {}
     for line in done.stdout.splitlines():
         src, sport, dst, dport, ssrc, number = line.split("\t")
