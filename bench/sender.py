@@ -25,7 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sender_calls import TICK_S, Calls
 from sender_floods import FLOODS
+from sender_inject import Injector
 from sender_replay import Replay
+from sender_ring import Ring
 from tests.sniffer.wires import missing, own_network, wire
 
 LATE_S = 0.020
@@ -64,19 +66,22 @@ def run(parts: Sequence[Part]) -> dict[str, Any]:
             "latest_ms": round(latest * 1000, 1), "kept_up": latest <= LATE_S}
 
 
-def flood(interface: str, text: str) -> Any:
+def flood(interface: str, text: str, ring: Any) -> Any:
     kind, *numbers = text.split(":")
     rate, start, seconds = (*map(float, numbers), *(0.0, 10.0)[len(numbers) - 1:]) if 1 <= len(numbers) <= 3 else (0.0, 0.0, 0.0)
     if kind not in FLOODS or rate <= 0:
         raise SystemExit(f"--flood {text}: KIND:RATE[:START:SECONDS], KIND one of {', '.join(FLOODS)}")
-    return FLOODS[kind](interface, rate, start, seconds)
+    return FLOODS[kind](interface, rate, start, seconds, ring)
 
 
 def send(options: argparse.Namespace, interface: str) -> dict[str, Any]:
     """Everything that was asked for; what there is to say of it."""
-    floods = {text: flood(interface, text) for text in options.flood}
+    def ring(name: str, count: int) -> Any:
+        return Injector(options.inject, count) if options.inject else Ring(name, count)
+
+    floods = {text: flood(interface, text, ring) for text in options.flood}
     calls: Any = Replay(interface, options.replay) if options.replay else Calls(
-        interface, options.calls, options.duration, options.seconds, options.ramp, options.seed)
+        interface, options.calls, options.duration, options.seconds, options.ramp, options.seed, ring)
     before = os.times()
     told = run([calls, *floods.values()])
     after = os.times()
@@ -96,6 +101,8 @@ def send(options: argparse.Namespace, interface: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interface", help="the end of a wire to send into; default: a wire of its own")
+    parser.add_argument("--inject", metavar="INTERFACE", help="have RTP received there, where a card's driver would put it, past "
+                        "the wire's sending half: for less than half the CPU")
     parser.add_argument("--calls", type=int, default=300, help="at a time")
     parser.add_argument("--duration", type=float, default=90, help="seconds of talk of a call")
     parser.add_argument("--seconds", type=float, default=10, help="at full number")

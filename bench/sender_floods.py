@@ -73,7 +73,7 @@ class SipFlood(Flood):
 
     ROWS, WIDTH = 2000, 1024
 
-    def __init__(self, interface: str, rate: float, start: float, seconds: float) -> None:
+    def __init__(self, interface: str, rate: float, start: float, seconds: float, ring: Any = None) -> None:
         super().__init__(Ring(interface, self.ROWS, self.WIDTH), rate, start, seconds)
         kinds = [text for text, share in _messages() for _ in range(share)]
         np.random.default_rng(1).shuffle(kinds)
@@ -101,8 +101,8 @@ class SsrcFlood(Flood):
     ROWS = 4096
     SIZE = 160
 
-    def __init__(self, interface: str, rate: float, start: float, seconds: float, flows: bool = False) -> None:
-        super().__init__(Ring(interface, self.ROWS), rate, start, seconds)
+    def __init__(self, interface: str, rate: float, start: float, seconds: float, ring: Any = Ring, flows: bool = False) -> None:
+        super().__init__(ring(interface, self.ROWS), rate, start, seconds)
         self._flows = flows
         head = udp_head((FLOOD_NET + 1, 20000), (FLOOD_NET + 2, 20002), self.SIZE + 12) + struct.pack(">BBHII", 0x80, 0, 0, 0, 0)
         data = self._ring.data
@@ -131,6 +131,6 @@ class SsrcFlood(Flood):
         super().close()
 
 
-FLOODS: dict[str, Callable[[str, float, float, float], Flood]] = {
+FLOODS: dict[str, Callable[[str, float, float, float, Any], Flood]] = {
     "sip": SipFlood, "ssrc": SsrcFlood, "ssrc-flows": lambda *given: SsrcFlood(*given, flows=True)}
-"""By name: of interface, rate, start, seconds."""
+"""By name: of interface, rate, start, seconds, and what makes rows for frames that look like RTP."""
