@@ -92,8 +92,8 @@ class Injector:
         self._size = size
 
     def _attach(self) -> int:
-        """To an interface that nothing comes to: else the kernel changes its dispatcher of such programs before and after each run
-        of this one, which takes some 25 ms.
+        """To an interface that nothing comes to: else the kernel changes its dispatcher of such programs before and after each
+        run of this one, which takes some 25 ms.
         """
         self._idle = f"idle{os.getpid()}x{next(_numbers)}"
         subprocess.run(["ip", "link", "add", "name", self._idle, "type", "veth", "peer", "name", f"{self._idle}b"], check=True)
