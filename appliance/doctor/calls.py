@@ -161,7 +161,8 @@ class Calls:
             silent = ("caller", "callee")
             for address in _addresses(claims, silent):
                 add(self.never, address)
-        for address in {name.rpartition(":")[0].strip("[]") for name in _addresses(claims, silent)}:
+        names = _addresses(claims, silent) or {str(span.stream.dst) for span in seen.streams.values()}
+        for address in {name.rpartition(":")[0].strip("[]") for name in names}:
             add(self.missing, address)
 
     def _codecs(self, call: Call, seen: _Seen) -> None:

@@ -81,8 +81,14 @@ def examine_interfaces(interfaces: Sequence[str], settings: Settings, duration_s
 
 def judge(evidence: Evidence, source: str) -> Report:
     """The report that the evidence adds up to."""
-    findings = ordered([*judge_host(evidence), *judge_calls(evidence), *judge_media(evidence), *judge_wire(evidence)])
     survey = evidence.survey
+    found = list(judge_host(evidence))
+    if survey.packets:
+        found += [*judge_calls(evidence), *judge_media(evidence), *judge_wire(evidence)]
+    elif evidence.wire is None:
+        found += [Finding("capture-file", "problem", "There is no packet in this capture.", "Take it where calls pass.",
+                          {"warnings": evidence.warnings[:20]})]
+    findings = ordered(found)
     calls = sum(evidence.calls.states.values())
     return Report(_summary(evidence, findings), source, _iso(survey.first_ns), evidence.seconds, survey.packets, survey.bytes,
                   evidence.counts["sip_messages"], evidence.streams.packets, len(evidence.streams.all()), calls, findings)
@@ -92,15 +98,18 @@ def _summary(e: Evidence, findings: Sequence[Finding]) -> str:
     """The first line."""
     problems = sum(f.level == "problem" for f in findings)
     warnings = sum(f.level == "warning" for f in findings)
+    lossy = any(f.id == "rtp-loss" and f.level != "ok" for f in findings)
     calls = sum(e.calls.states.values())
     seen = count(calls, "call") if calls or not e.calls.lonely else count(len(e.calls.lonely), "conversation without signalling",
                                                                          "conversations without signalling")
+    if not e.survey.packets:
+        return "Nothing was seen: recording would be empty."
     if problems:
         return f"{seen}: recording would be incomplete ({count(problems, 'problem')})."
     if not e.calls.answered and not e.calls.lonely:
         return f"{seen}: nothing is wrong so far, but no media was there to be judged."
     also = f" ({count(warnings, 'warning')})" if warnings else ""
-    return f"{seen}, both directions, nothing missing: recording would be complete{also}."
+    return f"{seen}, both directions{'' if lossy or warnings else ', nothing missing'}: recording would be complete{also}."
 
 
 def _iso(time_ns: int) -> str | None:

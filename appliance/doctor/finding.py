@@ -10,6 +10,9 @@ __all__ = ["Finding", "Level", "Report", "and_more", "count", "listed", "ordered
 
 Level = Literal["ok", "note", "warning", "problem"]
 _RANK: Mapping[str, int] = {"problem": 0, "warning": 1, "note": 2, "ok": 3}
+_CAUSES = ("interface", "drops", "capture-file", "encapsulation", "snaplen", "one-way-signalling", "sip-tls", "signalling", "calls",
+           "announced-media", "both-directions", "media-without-signalling", "srtp", "codecs", "rtp-loss", "duplicates")
+"""What is the cause of much else comes first."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,8 +72,11 @@ def verdict(findings: Iterable[Finding]) -> Literal["complete", "incomplete"]:
 
 
 def ordered(findings: Iterable[Finding | None]) -> list[Finding]:
-    """Problems first; within a level as they came."""
-    return sorted((f for f in findings if f is not None), key=lambda f: _RANK[f.level])
+    """Problems first; within a level causes before what may come of them."""
+    def rank(finding: Finding) -> tuple[int, int]:
+        return _RANK[finding.level], _CAUSES.index(finding.id) if finding.id in _CAUSES else len(_CAUSES)
+
+    return sorted((f for f in findings if f is not None), key=rank)
 
 
 # -- words -------------------------------------------------------------------

@@ -65,6 +65,10 @@ def _signalling(e: Evidence) -> Finding:
     if survey.tls:
         text = f"No SIP can be read {e.where}: what there is of it is encrypted."
         return Finding("signalling", "problem", text, _PLAIN_SIP, facts)
+    cut = e.anomalies["sip-cut-by-snaplen"] + e.anomalies["packet-cut-or-unknown"]
+    if cut:
+        text = f"No SIP can be read {e.where}: {count(cut, 'packet')} of it are cut short."
+        return Finding("signalling", "problem", text, "See snaplen: capture whole packets.", facts)
     text = f"No SIP was seen {e.where}" + (f", though there is RTP ({count(rtp, 'packet')})." if rtp else ", and no RTP.")
     if survey.other_signalling:
         names = listed(sorted(survey.other_signalling))
@@ -128,8 +132,8 @@ def _announced(e: Evidence) -> Iterator[Finding]:
 
 def _of(some: int, answered: int) -> str:
     """`3 of 12 answered calls`."""
-    if some == answered:
-        return "the only answered call" if some == 1 else f"all {answered:,} answered calls"
+    if some == answered <= 2:
+        return "the only answered call" if some == 1 else "both answered calls"
     return f"{some:,} of {count(answered, 'answered call')}"
 
 

@@ -151,9 +151,9 @@ def _clock(e: Evidence) -> Iterator[Finding]:
 
 def _steps(e: Evidence) -> list[tuple[int, int]]:
     """When the clock jumped, and by how much: several streams, or a time that went back, and no pause of a single one."""
-    if not e.streams.steps:
+    rows = e.streams.jumps()
+    if not len(rows):
         return []
-    rows = np.concatenate(e.streams.steps)
     rows = rows[np.argsort(rows[:, 0], kind="stable")]
     parts = np.split(rows, np.flatnonzero(np.diff(rows[:, 0]) > _STEP_WITHIN_NS) + 1)
     return [(int(part[0, 0]), int(np.median(part[:, 2]))) for part in parts

@@ -39,7 +39,7 @@ _STATE = np.dtype([
     ("packets", "<i8"), ("bytes", "<i8"), ("first_ns", "<i8"), ("last_ns", "<i8"), ("distinct", "<i8"), ("first", "<i8"),
     ("highest", "<i8"), ("copies", "<i8"), ("routed", "<i8"), ("restarts", "<i4"), ("near", "<i8"), ("newest", "<i8"),
     ("seen", "<u8"), ("low", "<u8"), ("high", "<u8"), ("length", "<i4"), ("ttl", "u1"), ("mixed", "?"), ("sequence", "<u2"),
-    ("timestamp", "<u4"),
+    ("timestamp", "<u4"), ("sequence_0", "<u2"), ("timestamp_0", "<u4"),
     ("ticks", "<i8"), ("n", "<f8"), ("x", "<f8"), ("y", "<f8"), ("xx", "<f8"), ("xy", "<f8"), ("yy", "<f8")])
 
 
@@ -137,6 +137,8 @@ class Streams:
         new = state["packets"] == 0
         state["first_ns"] = np.where(new, time_ns[begin], state["first_ns"])
         for name, column in (("sequence", sequence), ("timestamp", timestamp), ("last_ns", time_ns)):
+            state[name] = np.where(new, column[begin], state[name])
+        for name, column in (("sequence_0", sequence), ("timestamp_0", timestamp)):
             state[name] = np.where(new, column[begin], state[name])
 
         # Sequence numbers and timestamps as steps from packet to packet, the first of each stream from where it was.
@@ -264,6 +266,25 @@ class Streams:
         """Of every stream that was followed."""
         numbers = np.flatnonzero(self._state["packets"]).tolist()
         return [found for number in numbers if (found := self.counts(number)) is not None]
+
+    def jumps(self) -> NDArray[np.int64]:
+        """Where the packets of a stream that goes on jump in time: rows of (time, stream number, ns), shape (n, 3).
+
+        A stream that pauses for long has another number behind the pause: it goes on where sequence number and timestamp do.
+        """
+        rows = [tuple(row) for part in self.steps for row in part.tolist()]
+        before: dict[bytes, int] = {}
+        names = ["source", "destination", "source_port", "destination_port", "tags", "ssrc", "point"]
+        for number in np.flatnonzero(self._state["packets"]).tolist():
+            s, key = self._state[number], b"".join(self._rows[name][number].tobytes() for name in names)
+            previous = before.get(key)
+            before[key] = number
+            if previous is not None and not s["mixed"]:
+                p = self._state[previous]
+                ticks = int(s["timestamp_0"]) - int(p["timestamp"]) & 0xFFFFFFFF
+                if int(s["sequence_0"]) - int(p["sequence"]) & 0xFFFF == 1 and 0 < ticks <= _NEXT_TICKS:
+                    rows.append((int(s["first_ns"]), number, int(s["first_ns"] - p["last_ns"])))
+        return np.array(rows, np.int64).reshape(-1, 3)
 
     def clocks(self, least_s: float = 2.0) -> list[Clock]:
         """Of streams that last so long and whose packets lie on a line."""

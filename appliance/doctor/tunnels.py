@@ -172,7 +172,7 @@ class Tunnels:
         tunnel = self.found[name]
         for d in groups:
             rtp = is_rtp(d)
-            ports = d.ports.view(">u2").reshape(-1, 2)
+            ports = np.ascontiguousarray(d.ports).view(">u2").reshape(-1, 2)
             voice = rtp & (d.length >= _VOICE) & (ports[:, 0] >= 1024) & (ports[:, 1] >= 1024)
             tunnel.rtp += int(voice.sum())
             tunnel.sip += int((udp_kinds(d, np.flatnonzero(~rtp), self._ports) == Kind.SIP).sum())
