@@ -16,7 +16,8 @@ from pathlib import Path
 
 from rokuon.sniffer.pcap_merge import open_captures
 from rokuon.store.capture import Capture
-from rokuon.store.recorder import CHUNK, keep_pages
+from rokuon.store.memory import keep_pages
+from rokuon.store.record_files import CHUNK
 from rokuon.store.spool import Spool
 
 MAKE_LOAD = Path(__file__).resolve().parents[2] / "shared" / "load" / "make_load.py"

@@ -40,6 +40,10 @@ class Context:
     @cached_property
     def settings(self) -> Settings:
         """Raises SettingsError."""
+        return self.read_settings()
+
+    def read_settings(self) -> Settings:
+        """The settings as they stand in the file now. Raises SettingsError."""
         from rokuon.store.settings import load
 
         return load(self.config, os.environ)
@@ -49,11 +53,16 @@ class Context:
         return self.settings.index.region or None
 
     @property
-    def options(self) -> str:
-        """The options before the command as they have to be given again, with a space before each."""
-        from shlex import quote
+    def before(self) -> list[str]:
+        """The options before the command as they have to be given again."""
+        return [part for name, value in (("--config", self.config), ("--data", self.data)) if value for part in (name, value)]
 
-        return "".join(f" --{name} {quote(value)}" for name, value in (("config", self.config), ("data", self.data)) if value)
+    @property
+    def options(self) -> str:
+        """The same for a shell, with a space before each."""
+        from shlex import join
+
+        return f" {join(self.before)}" if self.before else ""
 
 
 def example(*lines: str) -> str:

@@ -43,7 +43,8 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
     if (interfaces and more) or (read and (bpf or duration)):
         raise click.UsageError("--filter and --duration go with -i, files with -r", here)
     from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError
-    from rokuon.store.recorder import record_files
+    from rokuon.appliance.supervisor import ChildFailedError, supervise
+    from rokuon.store.record_files import record_files
     from rokuon.store.tally import add
 
     settings, layout = context.settings, context.layout
@@ -52,13 +53,13 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
     try:
         with progress_bar() as progress:
             if interfaces:
-                from rokuon.store.live import record_live
-
-                summary = record_live(interfaces, layout.root, settings, side_by_side, bpf=bpf, duration_s=duration,
-                                      progress=progress, warn=lambda line: complain(f"warning: {line}"))
+                summary = supervise(context.before, layout, interfaces, side_by_side, bpf=bpf, duration_s=duration,
+                                    progress=progress, warn=lambda line: complain(f"warning: {line}"))
             else:
                 with terminable():
                     summary = record_files([*read, *more], layout.root, settings, side_by_side, progress)
+    except ChildFailedError as error:
+        return error.status
     except CapturePermissionError as error:
         complain(str(error))
         return BUSY

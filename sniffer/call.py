@@ -120,6 +120,20 @@ class CallTracker:
         self._heap.clear()
         return events
 
+    def end(self, call: Call, now_ns: int, reason: str) -> list[Event]:
+        """Ends one call, because `reason` ("recovered"); nothing where it is closed already."""
+        events: list[Event] = []
+        attempt = self._by_number.get(call.number)
+        if attempt is not None:
+            attempt.close(now_ns, reason)
+            self._close(attempt, now_ns, events)
+        return events
+
+    @property
+    def begun(self) -> int:
+        """Calls that ever began."""
+        return self._numbers
+
     # -- which call ------------------------------------------------------------
     def _take(self, seen: Sighting, events: list[Event]) -> None:
         message = seen.message

@@ -45,6 +45,11 @@ class Capture:
         self._now_ns = 0
         self.counts: Counter[str] = Counter()
 
+    @property
+    def stream_count(self) -> int:
+        """Streams in the table."""
+        return len(self._streams)
+
     def process(self, batch: PacketBatch) -> Run:
         """One batch, one run; shares no memory with the batch."""
         self.counts["packets"] += len(batch)
@@ -122,8 +127,7 @@ class Capture:
         parts = [part for part in parts if len(part[2])]
         none = np.zeros(0, np.uint8)
         if not parts:
-            return Run(0, 0, np.zeros(0, np.uint32), np.zeros(1, np.uint32), np.zeros(0, STREAM), np.zeros(0, PACKET), none,
-                       np.zeros(0, RECORD), none, np.zeros(1, np.uint32))
+            return Run.empty(0, 0)
         fields = [(numbers, *(column[rows] for column in (d.row, d.payload, d.captured, d.length, d.ip_id, d.ttl, d.tos)))
                   for d, rows, numbers, _ in parts]
         columns: list[Any] = list(fields[0] if len(fields) == 1 else map(np.concatenate, zip(*fields, strict=True)))
@@ -151,7 +155,8 @@ class Capture:
         payload = window(batch.data, source, width).reshape(-1) if uniform else _ragged(batch.data, source, places, slots, size)
         starts = np.append(begins, len(order)).astype(np.uint32)
         return Run(0, 0, ordered[begins], starts, np.concatenate([fresh for *_, fresh in parts]), np.zeros(0, PACKET), none,
-                   records, payload, np.append(places[begins], size).astype(np.uint32))
+                   records, payload, np.append(places[begins], size).astype(np.uint32),
+                   last=records["time_ns"][starts[1:].astype(np.int64) - 1])
 
     def _number(self, batch: PacketBatch, layer: NetworkLayer, d: UdpDatagrams,
                 rows: NDArray[np.int64] | slice) -> tuple[NDArray[np.uint32], NDArray[np.void]]:

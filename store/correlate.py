@@ -7,11 +7,9 @@ capture was cut into runs.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict
-from dataclasses import dataclass, field, replace
+from collections import Counter, deque
+from dataclasses import dataclass, replace
 from itertools import count
-
-import numpy as np
 
 from rokuon.sniffer.binding import Binder, Span, Stream
 from rokuon.sniffer.call import CallClosed, CallTracker, ClaimAdded, Event
@@ -19,17 +17,20 @@ from rokuon.sniffer.careful import text_of
 from rokuon.sniffer.classify import Kind
 from rokuon.sniffer.model import Call
 from rokuon.sniffer.packet import Endpoint
+from rokuon.store.frames import CallFrames
 from rokuon.store.loose import Loose
+from rokuon.store.marks import Marks
 from rokuon.store.runs import Run
 from rokuon.store.signalling import Encapsulations, Frame, Received, Signalling
 
 __all__ = ["NEVER", "Correlator", "Ended", "Piece"]
 
-NEVER = np.iinfo(np.int64).max
+NEVER = (1 << 63) - 1
 _S = 1_000_000_000
 _LISTENED = frozenset((Kind.SIP, Kind.TCP, Kind.FRAGMENT))
-_FRAMES_PER_CALL = 600
-_FRAME_BYTES = 64 << 20
+_MOST_GAPS = 1000
+_BEFORE = -(1 << 62)
+"""The number of whatever call had part of a stream before the correlator was started."""
 
 
 @dataclass(slots=True)
@@ -40,7 +41,8 @@ class Ended:
     spans: list[Span]
     frames: list[Frame]
     """Its signalling as captured."""
-    related: list[tuple[str, str, str]] = field(default_factory=list)
+    pieced: bool = False
+    """Pieces of it were given out before."""
 
 
 @dataclass(slots=True)
@@ -50,13 +52,15 @@ class Piece:
     call: Call
     spans: list[Span]
     until_ns: int
+    pieced: bool = False
 
 
 class Correlator:
     """Runs in, ended calls out. Holds no voice; `keep_from` says what of the spool is still needed."""
 
     def __init__(self, *, linger_ns: int = _S, window_ns: int = 30 * _S, lead_ns: int = 5 * _S, idle_ns: int = 600 * _S,
-                 piece_ns: int = 600 * _S, rtp_only: bool = True, max_loose: int = 4096) -> None:
+                 piece_ns: int = 600 * _S, rtp_only: bool = True, max_loose: int = 4096, recover_ns: int = 0) -> None:
+        """`recover_ns`: so much of what was given out as pieces stays in the spool, in case the files in the making are lost."""
         self.encapsulations = Encapsulations()
         self.signalling = Signalling(self.encapsulations)
         self.tracker = CallTracker(linger_ns=linger_ns, idle_ns=idle_ns)
@@ -67,17 +71,25 @@ class Correlator:
         self._linger = linger_ns
         self._look = max(idle_ns // 10, 1)
         self._streams: dict[int, Stream] = {}
-        self._last_ns = np.zeros(1024, np.int64)
-        self.keep_from = np.zeros(1024, np.int64)
+        self._last_ns = Marks(0)
+        self.keep_from = Marks(NEVER)
         """By stream number: the time from which on its packets in the spool are needed; NEVER: none are."""
+        self.packets = Marks(0)
+        """By stream number: how many there were so far."""
+        self.gaps: deque[tuple[int, int]] = deque(maxlen=_MOST_GAPS)
+        """Times between which nothing was captured, for want of a capture."""
+        self.drops: deque[tuple[int, int]] = deque(maxlen=_MOST_GAPS)
+        """When packets were lost before they got here, and how many."""
+        self.taken: dict[int, int] = {}
+        """Of streams to come, by number: up to when they were given to calls before this correlator was started."""
         self.forgotten: list[int] = []
         """Streams that are needed no more, since whoever reads this last emptied it."""
         self._timers: list[tuple[int, int, str, int]] = []
         self._order = count()
         self._loose: dict[frozenset[Endpoint | int], Loose] = {}
         self._loose_of: dict[int, frozenset[Endpoint | int]] = {}
-        self._frames: OrderedDict[str, list[Frame]] = OrderedDict()
-        self._frame_bytes = 0
+        self._frames = CallFrames()
+        self._recover = recover_ns
         self._out: list[Ended | Piece] = []
         self._dozing: set[int] = set()  # streams that are over, while a call that goes on names their addresses
         self._fed: dict[int, int] = {}  # up to when pieces of a call were given out, by its number
@@ -87,6 +99,12 @@ class Correlator:
     def process(self, run: Run) -> list[Ended | Piece]:
         """What a run, which is in the spool, brings to an end. Its packets are handled in order of capture."""
         self._note_streams(run)
+        if run.gap_ns and run.first_ns > run.gap_ns:
+            self.gaps.append((run.gap_ns, run.first_ns))
+            self._at(run.first_ns + self._window, "gap", 0)
+        if run.dropped:
+            self.drops.append((run.last_ns, run.dropped))
+            self.counts["packets-dropped"] += run.dropped
         if len(run.packets):
             data = run.packet_bytes.tobytes()
             for time_ns, offset, captured, wire, link_type, kind, _ in run.packets.tolist():
@@ -129,17 +147,18 @@ class Correlator:
             stream = Stream(number, Endpoint(text_of(row["source"][:size].tobytes()), int(row["source_port"])),
                             Endpoint(text_of(row["destination"][:size].tobytes()), int(row["destination_port"])),
                             self.encapsulations.number(tags), int(row["ssrc"]), int(row["first_ns"]))
+            if number in self._streams:
+                continue
+            if number in self.taken:
+                stream.taken.append((stream.first_ns, self.taken.pop(number), _BEFORE))
+            self.keep_from[number] = 0
             self._streams[number] = stream
             self.binder.add(stream)
             self._at(stream.first_ns + self._window, "judge", number)
         if len(run.streams):
-            highest = int(run.streams[-1])
-            while len(self._last_ns) <= highest:
-                self._last_ns = np.concatenate([self._last_ns, np.zeros_like(self._last_ns)])
-                self.keep_from = np.concatenate([self.keep_from, np.zeros_like(self.keep_from)])
-            assert run.records is not None
-            last = run.records["time_ns"][run.starts[1:] - 1]
-            self._last_ns[run.streams] = np.maximum(self._last_ns[run.streams], last)
+            self._last_ns.raise_to(run.streams, run.last)
+            if self._recover:
+                self.packets.raise_to(run.streams, self.packets.of(run.streams) + (run.starts[1:] - run.starts[:-1]))
 
     # -- time ----------------------------------------------------------------
     def _at(self, time_ns: int, what: str, number: int) -> None:
@@ -161,6 +180,8 @@ class Correlator:
                     self._judge(number)
                 elif what == "media":
                     self._look_for_media(number)
+                elif what == "gap":
+                    self._after_gap()
                 elif what == "piece" and number < 0:
                     self._feed_loose(number)
                 elif what == "piece":
@@ -180,34 +201,42 @@ class Correlator:
 
     def _note_media(self, call: Call) -> None:
         there = (s for s in self.binder.streams_of(call) if s.first_ns <= self.now_ns)  # a run tells of what is still to come
-        last = max((self.binder.last_of(call, s, int(self._last_ns[s.number]), self.now_ns) for s in there), default=0)
+        last = max((self.binder.last_of(call, s, self._last_ns[s.number], self.now_ns) for s in there), default=0)
         if last > 0:
             self.tracker.media_seen(call, last)
+
+    def _after_gap(self) -> None:
+        """Capture is back for a while: calls of which nothing was heard since are over."""
+        since, until = self.gaps[-1]
+        for call in list(self.tracker.live.values()):
+            self._note_media(call)
+            if call.last_ns <= since and call.start_ns < until:
+                self._events(self.tracker.end(call, self.now_ns, "recovered"))
 
     # -- calls ---------------------------------------------------------------
     def _receive(self, received: Received) -> None:
         message = received.message
         if message.method in ("INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "INFO", "REFER", "NOTIFY"):
-            self._keep_frames(message.call_id, received.frames)
+            self._frames.keep(message.call_id, received.frames)
         self._events(self.tracker.receive(received.time_ns, received.src, received.dst, received.encap, received.transport,
                                           message))
 
-    def _keep_frames(self, call_id: str, frames: list[Frame]) -> None:
-        mine = self._frames.setdefault(call_id, [])
-        if len(mine) < _FRAMES_PER_CALL:
-            mine += frames
-            self._frame_bytes += sum(len(f.data) for f in frames)
-        self._frames.move_to_end(call_id)
-        while self._frame_bytes > _FRAME_BYTES and len(self._frames) > 1:
-            _, gone = self._frames.popitem(last=False)
-            self._frame_bytes -= sum(len(f.data) for f in gone)
+    def open_frames(self) -> list[Frame]:
+        """The signalling of all calls in progress, as captured."""
+        return self._frames.of(self.tracker.live.values(), self.now_ns - self._window)
 
-    def _take_frames(self, call: Call) -> list[Frame]:
-        frames: list[Frame] = []
-        for call_id in dict.fromkeys(leg.call_id for leg in call.legs):
-            frames += self._frames.pop(call_id, [])
-        self._frame_bytes -= sum(len(f.data) for f in frames)
-        return frames
+    def trim(self) -> None:
+        """Takes back the room of streams that are over."""
+        lowest = min(self._streams, default=None)
+        if lowest is not None:
+            self._last_ns.trim(lowest)
+            self.packets.trim(lowest)
+            self.keep_from.trim(lowest)
+
+    @property
+    def stream_count(self) -> int:
+        """Streams that are not done with."""
+        return len(self._streams)
 
     def _events(self, events: list[Event]) -> None:
         for event in events:
@@ -231,19 +260,25 @@ class Correlator:
             return
         until = self.now_ns - 5 * _S
         spans = self._new_part(call, self._bind(call, until))
+        pieced = number in self._fed
         self._fed[number] = until
         if spans:
-            self._out.append(Piece(call, spans, until))
+            self._out.append(Piece(call, spans, until, pieced))
             for stream in {s.stream.number: s.stream for s in spans}.values():
-                self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), until)
+                self._keep_until(stream, until - self._recover)
         # Media that pauses for long is another stream each time: one that is over and given out need not be carried along.
         for stream in self.binder.streams_of(call):
-            if int(self._last_ns[stream.number]) + self._window <= until and self.binder.is_only(stream, call):
+            over = self._last_ns[stream.number] + self._window
+            if over <= until - self._recover and self.binder.is_only(stream, call):
                 self._forget(stream)
+
+    def _keep_until(self, stream: Stream, time_ns: int) -> None:
+        """What came before this time is needed no more."""
+        self.keep_from[stream.number] = max(self.keep_from[stream.number], time_ns)
 
     def _bind(self, call: Call, until_ns: int) -> list[Span]:
         for stream in self.binder.streams_of(call):
-            stream.last_ns = int(self._last_ns[stream.number])
+            stream.last_ns = self._last_ns[stream.number]
         return self.binder.bind(call, until_ns)
 
     def _new_part(self, call: Call, spans: list[Span]) -> list[Span]:
@@ -254,7 +289,7 @@ class Correlator:
     def _close(self, call: Call) -> None:
         end = call.end_ns if call.end_ns is not None else call.last_ns
         spans = self._bind(call, max(end, self.now_ns) + self._linger)
-        self._out.append(Ended(call, self._new_part(call, spans), self._take_frames(call)))
+        self._out.append(Ended(call, self._new_part(call, spans), self._frames.take(call), call.number in self._fed))
         self._fed.pop(call.number, None)
         for number in sorted(self._dozing.intersection(s.number for s in self.binder.streams_of(call))):
             self._dozing.discard(number)
@@ -262,7 +297,7 @@ class Correlator:
         self.binder.end(call)
         for stream in {s.stream.number: s.stream for s in spans}.values():
             last = max(t[1] for t in stream.taken)
-            self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), last)
+            self._keep_until(stream, last)
 
     # -- streams that nobody claims ------------------------------------------
     def _adopt(self, stream: Stream) -> None:
@@ -286,7 +321,7 @@ class Correlator:
             del self._loose_of[stream.number]
             stream.taken.append((stream.first_ns, self.now_ns, loose.number))
         loose.call.end_ns = loose.call.last_ns = self.now_ns
-        self._out.append(Ended(loose.call, spans, []))
+        self._out.append(Ended(loose.call, spans, [], pieced=True))
 
     def _forget(self, stream: Stream) -> None:
         self.binder.forget(stream)
@@ -299,7 +334,7 @@ class Correlator:
         stream = self._streams.get(number)
         if stream is None:
             return
-        last = int(self._last_ns[number])
+        last = self._last_ns[number]
         if not final and self.binder.is_claimed(stream):
             if last + self._window <= self.now_ns:
                 self._dozing.add(number)
@@ -328,7 +363,7 @@ class Correlator:
                 self._forget(stream)
             else:  # a call may yet claim what is to come of it
                 self._let_go(stream)
-                stream.first_ns = max(stream.first_ns, int(self.keep_from[number]))
+                stream.first_ns = max(stream.first_ns, self.keep_from[number])
                 self._at(self.now_ns + self._window, "judge", number)
         else:
             key = self._place(stream)
@@ -343,7 +378,7 @@ class Correlator:
 
     def _let_go(self, stream: Stream) -> None:
         """Nothing claimed the stream within the window: the spool need not keep what is older."""
-        self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), self.now_ns - self._window)
+        self._keep_until(stream, self.now_ns - self._window)
 
     def _place(self, stream: Stream) -> frozenset[Endpoint | int]:
         """The conversation that it belongs to: of the same ends and tags, or with other tags if a mirror brings copies."""
@@ -354,7 +389,7 @@ class Correlator:
 
     def _newest(self, stream: Stream) -> int:
         """When the newest packet came that a stream's ends exchanged unclaimed, also in streams that are not judged yet."""
-        return max(int(self._last_ns[s.number]) for s in self.binder.streams_between(stream.src, stream.dst)
+        return max(self._last_ns[s.number] for s in self.binder.streams_between(stream.src, stream.dst)
                    if s is stream or (s.encap == stream.encap and s.first_ns <= self.now_ns and not s.taken))
 
     def _feed_loose(self, number: int) -> None:
@@ -365,19 +400,19 @@ class Correlator:
         self._at(self.now_ns + self._piece, "piece", number)
         until = self.now_ns - 5 * _S
         loose.call = loose.call or loose.begin()
-        spans = loose.spans(loose.call, until, self._last_ns)
+        spans, pieced = loose.spans(loose.call, until, self._last_ns), loose.fed_ns > 0
         loose.fed_ns = until
         if spans:
-            self._out.append(Piece(loose.call, spans, until))
+            self._out.append(Piece(loose.call, spans, until, pieced))
         for stream in loose.streams:
-            self.keep_from[stream.number] = max(int(self.keep_from[stream.number]), until)
+            self._keep_until(stream, until - self._recover)
 
     def _close_loose(self, key: frozenset[Endpoint | int]) -> None:
         loose = self._loose.pop(key)
         call = loose.call or loose.begin()
-        call.end_ns = call.last_ns = max(int(self._last_ns[s.number]) for s in loose.streams)
+        call.end_ns = call.last_ns = max(self._last_ns[s.number] for s in loose.streams)
         spans = loose.spans(call, NEVER, self._last_ns)
         for stream in loose.streams:
             self._loose_of.pop(stream.number, None)
             self._forget(stream)
-        self._out.append(Ended(call, spans, []))
+        self._out.append(Ended(call, spans, [], loose.fed_ns > 0))

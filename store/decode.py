@@ -8,7 +8,7 @@ from pathlib import Path
 from rokuon.store.errors import DataError
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout
-from rokuon.store.recorder import private_spool, record_files
+from rokuon.store.record_files import private_spool, record_files
 from rokuon.store.settings import Settings
 from rokuon.store.sidecar import Sidecar, read, write
 

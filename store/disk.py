@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from rokuon.store.errors import IndexBusyError, StoreError
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout
-from rokuon.store.retention import BATCH, Removed, Veto, finish_removals, oldest_calls, remove_calls
+from rokuon.store.retention import BATCH, Removed, Veto, finish_removals, oldest_calls, remove_calls, removing
 from rokuon.store.settings import DiskSettings
 from rokuon.store.sidecar import Sidecar
 
@@ -91,12 +91,14 @@ class Marks(NamedTuple):
     def of(cls, total: int, settings: DiskSettings) -> Marks:
         """The marks of a file system of `total` bytes.
 
-        stop: per cent as set, but at least 32 MiB (of a small one an eighth) and at most 50 GiB; alarm: at most 500 GiB, never
-        below stop; floor: half of stop, at most 256 MiB. Above alarm and stop there is a margin, so that a disk that is filled
-        and emptied by turns gives one alarm and not a hundred: a quarter of the mark, at most 1 GiB.
+        stop: per cent as set, but at least 32 MiB (of a small one an eighth) and at most 50 GiB; alarm: at least 64 MiB (a
+        quarter) and at most 500 GiB, never below stop; floor: half of stop, at most 256 MiB. Above alarm and stop there is a
+        margin, so that a disk that is filled and emptied by turns gives one alarm and not a hundred: a quarter of the mark, at
+        most 1 GiB.
         """
-        stop = min(max(int(total * settings.stop / 100), min(32 * _MIB, total // 8)), 50 * _GIB)
-        alarm = max(min(int(total * settings.alarm / 100), 500 * _GIB), stop)
+        least = min(32 * _MIB, total // 8)
+        stop = min(max(int(total * settings.stop / 100), least), 50 * _GIB)
+        alarm = max(min(int(total * settings.alarm / 100), 500 * _GIB), 2 * least, stop)
         resume = stop + min(stop // 4, _GIB)
         return cls(max(alarm + min(alarm // 4, _GIB), resume), alarm, resume, stop, min(stop // 2, 256 * _MIB))
 
@@ -177,6 +179,7 @@ class DiskWatch:
         self._since_look = 0
         self._written: deque[tuple[float, int]] = deque(maxlen=_BUCKETS)
         self._behind = True  # a deletion may have been broken off before this process began
+        self._ready = False
         self._lacking = 0
         self._walk: Iterator[str] | None = None
         self._walk_begun = float("-inf")
@@ -258,6 +261,10 @@ class DiskWatch:
                 self._behind = removed.behind > 0
             if self.settings.policy != "keep-newest" or self._recordings.level < _FULL:
                 self.stuck = False
+                if self.settings.policy == "keep-newest" and not self._ready:
+                    self._ready = True
+                    with removing(self._layout):  # makes its directory while there is room for it
+                        pass
             elif self._wanting():
                 self._delete(index, vetoes, removed)
         except IndexBusyError:  # somebody else deletes: the next step

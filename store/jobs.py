@@ -15,13 +15,17 @@ from rokuon.sniffer.binding import Span
 from rokuon.sniffer.model import Call, Hop, Side
 from rokuon.sniffer.sdp import STATIC
 from rokuon.store.call_facts import call_facts, call_id
-from rokuon.store.correlate import Ended, Piece
+from rokuon.store.correlate import Correlator, Ended, Piece
 from rokuon.store.finalize import StreamPlan
 from rokuon.store.runs import STREAM
-from rokuon.store.signalling import Encapsulations, Frame
+from rokuon.store.sidecar import iso
+from rokuon.store.signalling import Frame
 from rokuon.store.spool import Spool
 
 __all__ = ["Job", "StreamJob", "make_jobs"]
+
+_RUN_NS = 1_000_000_000
+"""Drops are known to the run, not to the packet."""
 
 _SPELLING = {name.casefold(): name for name in (*(form.encoding for form in STATIC.values()), "opus", "telephone-event",
                                                  "G726-16", "G726-24", "G726-32", "G726-40", "iLBC", "speex", "AMR", "AMR-WB")}
@@ -64,6 +68,12 @@ class Job:
     segments: list[int] = field(default_factory=list)
     """That the slices lie in."""
     rtp_only: bool = False
+    files: dict[int, str] = field(default_factory=dict)
+    """Their names, relative to the spool's directory."""
+    pieced: bool = False
+    """Parts of the call were given out before this one."""
+    taken: list[tuple[str, int, int, int]] = field(default_factory=list)
+    """Streams, by source, epoch and the capture's number, and up to when they are this call's."""
 
 
 def formats_of(call: Call, span: Span) -> dict[int, PayloadFormat]:
@@ -86,13 +96,18 @@ def formats_of(call: Call, span: Span) -> dict[int, PayloadFormat]:
     return known
 
 
-def make_jobs(ended: Sequence[Ended | Piece], spool: Spool, encapsulations: Encapsulations) -> list[Job]:
-    """The jobs of calls that are over, or of pieces of some that go on. Holds the segments they name until they are done."""
+def make_jobs(ended: Sequence[Ended | Piece], spool: Spool, correlator: Correlator, interface: str | None = None) -> list[Job]:
+    """The jobs of calls that are over, or of pieces of some that go on. Holds the segments they name until they are done.
+
+    `interface`: where they were captured, of live ones.
+    """
     slices = _slices(spool, [span for item in ended for span in item.spans])
-    return [_job(item, spool, encapsulations, slices) for item in ended]
+    return [_job(item, spool, correlator, slices, interface) for item in ended]
 
 
-def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, slices: dict[int, NDArray[np.void]]) -> Job:
+def _job(ended: Ended | Piece, spool: Spool, correlator: Correlator, slices: dict[int, NDArray[np.void]],
+         interface: str | None) -> Job:
+    encapsulations = correlator.encapsulations
     call = ended.call
     groups: dict[tuple[Any, ...], list[Span]] = {}
     for span in ended.spans:
@@ -123,8 +138,19 @@ def _job(ended: Ended | Piece, spool: Spool, encapsulations: Encapsulations, sli
     spool.hold(segments)
     identifier = call_id(call)
     until = ended.until_ns if isinstance(ended, Piece) else None
-    return Job(call.number, identifier, call_facts(call, identifier), streams, until,
-               ended.frames if isinstance(ended, Ended) else [], segments, not call.legs)
+    facts = call_facts(call, identifier, interface, _dropped(call, correlator) if interface is not None else None)
+    missing = [{"start": iso(since), "end": iso(to)} for since, to in correlator.gaps
+               if to > call.start_ns and since < (call.end_ns or correlator.now_ns)]
+    if missing:
+        facts["recorder"]["not_captured"] = missing
+    return Job(call.number, identifier, facts, streams, until, ended.frames if isinstance(ended, Ended) else [], segments,
+               not call.legs, spool.files(segments), ended.pieced,
+               [(*origin, span.until_ns) for span in ended.spans if (origin := spool.origin(span.stream.number))])
+
+
+def _dropped(call: Call, correlator: Correlator) -> int:
+    """Packets that were lost before they got here while the call went on; of what they were nobody knows."""
+    return sum(count for at, count in correlator.drops if call.start_ns <= at <= max(call.end_ns or 0, call.last_ns) + _RUN_NS)
 
 
 def _slices(spool: Spool, spans: Sequence[Span]) -> dict[int, NDArray[np.void]]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rokuon.sniffer.binding import Span, Stream
 from rokuon.sniffer.model import Call, Hop, MediaClaim, Party, Side
 from rokuon.sniffer.sdp import STATIC
+from rokuon.store.marks import Marks
 
 __all__ = ["Loose"]
 
@@ -30,7 +28,7 @@ class Loose:
         return Call([], Party(address=first.src.address), Party(address=first.dst.address), first.first_ns, "rtp-only",
                     number=self.number, origin=(str(first.src), str(first.dst), first.ssrc))
 
-    def spans(self, call: Call, until_ns: int, last_ns: NDArray[np.int64]) -> list[Span]:
+    def spans(self, call: Call, until_ns: int, last_ns: Marks) -> list[Span]:
         """What was not given out before, up to a time. `last_ns`: when the newest packet came, by stream number."""
         assert call.origin is not None
         spans: list[Span] = []
@@ -38,7 +36,7 @@ class Loose:
             side: Side = "caller" if str(stream.src) == call.origin[0] else "callee"
             claim = MediaClaim("callee" if side == "caller" else "caller", 0, Hop(stream.src, stream.dst, stream.encap), "audio",
                                stream.dst.address, stream.dst.port, 0, "RTP/AVP", dict(STATIC), stream.first_ns)
-            since, until = max(stream.first_ns, self.fed_ns), min(int(last_ns[stream.number]) + 1, until_ns)
+            since, until = max(stream.first_ns, self.fed_ns), min(last_ns[stream.number] + 1, until_ns)
             if since < until:
                 spans.append(Span(stream, since, until, side, claim, False))
         return spans

@@ -12,7 +12,7 @@ import resource
 import signal
 import threading
 import traceback
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +112,7 @@ def _attempt(worker: Worker, job: Job) -> tuple[dict[str, Any] | None, str, bool
     try:
         return worker.run(job), "", False
     except OSError as e:
-        worker.give_up(job.number)
+        worker.give_up(job.number, for_good=job.number in worker.open and job.pieced)
         return None, f"{e.strerror or e}", True
     except Exception as e:  # a hostile call must not end the others
         worker.give_up(job.number)
@@ -148,14 +148,21 @@ class _Process:
 
 
 class Pool:
-    """`processes` workers on a spool's file; 0: the work is done at once in this process, but for codecs that could crash it."""
+    """`processes` workers on a spool; 0: the work is done at once in this process, but for codecs that could crash it."""
 
-    def __init__(self, root: Path, spool: Path, settings: Settings, processes: int, sync: bool = True) -> None:
+    def __init__(self, root: Path, spool: Path, settings: Settings, processes: int, sync: bool = True, *,
+                 notes: Path | None = None, waits: bool = True) -> None:
+        """`spool`: the directory in which segments lie. `notes`: where it is noted what is being written; None: there too.
+
+        `waits`: `submit` returns when a worker can take the job; else the job is kept here meanwhile.
+        """
         self._root, self._spool, self._settings, self._sync = root, spool, settings, sync
+        self._notes, self._waits = notes or spool, waits
+        self._backlog: deque[Job] = deque()
         self._processes: list[_Process] = []
         self._inline = Worker(root, spool, settings, sync) if processes == 0 else None
         self._layout = Layout(root)
-        self._traces = Traces(spool.parent)
+        self._traces = Traces(self._notes)
         self._traces.process(os.getpid())
         self._pinned: dict[int, int] = {}
         self._begun: set[int] = set()
@@ -190,17 +197,48 @@ class Pool:
                 return
             if not self._processes:
                 self._processes.append(self._start())
+        self._backlog.append(job)
         self._receive(0)
-        while True:
+        self._hand_out()
+        while self._waits and self._backlog:
+            self._receive(None)
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Gives jobs to workers that can take some, in order; a long call's go to the one that has its beginning."""
+        held: list[Job] = []
+        late: set[int] = set()
+        while self._backlog:
+            job = self._backlog.popleft()
             at = self._pinned.get(job.number)
             if at is None:
                 at = min(range(len(self._processes)), key=lambda i: len(self._processes[i].jobs))
-            if len(self._processes[at].jobs) < _AHEAD:
-                break
-            self._receive(None)
-        if job.until_ns is not None:
-            self._pinned[job.number] = at
-        self._send(at, job)
+                if len(self._processes[at].jobs) >= _AHEAD:
+                    self._backlog.appendleft(job)
+                    break
+            if job.number in late or len(self._processes[at].jobs) >= _AHEAD:
+                held.append(job)
+                late.add(job.number)
+                continue
+            if job.until_ns is not None:
+                self._pinned[job.number] = at
+            self._send(at, job)
+        self._backlog.extendleft(reversed(held))
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no worker has taken yet."""
+        return len(self._backlog)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a worker has something to do."""
+        return any(p.jobs for p in self._processes)
+
+    @property
+    def workers(self) -> list[tuple[int, int]]:
+        """Process numbers of the workers, and how many jobs each has."""
+        return [(p.process.pid or 0, len(p.jobs)) for p in self._processes]
 
     def _send(self, at: int, job: Job) -> None:
         target = self._processes[at]
@@ -237,7 +275,7 @@ class Pool:
         dead.process.join()
         dead.connection.close()
         if dead.process.pid is not None:
-            sweep(self._layout, self._spool.parent, {dead.process.pid})
+            sweep(self._layout, self._notes, {dead.process.pid})
         jobs = list(dead.jobs.values())
         self._torn.update(n for n, place in self._pinned.items() if place == at and n in self._begun)  # that part is lost
         self._processes[at] = self._start()
@@ -255,8 +293,10 @@ class Pool:
         """What is done since last asked; `all_of_them`: waits for everything that was submitted."""
         if self._processes:
             self._receive(0)
-            while all_of_them and any(p.jobs for p in self._processes):
+            self._hand_out()
+            while all_of_them and (self._backlog or any(p.jobs for p in self._processes)):
                 self._receive(None)
+                self._hand_out()
         done, self._done = self._done, []
         return done
 
@@ -270,7 +310,7 @@ class Pool:
                 process.process.kill()
         if self._inline:
             self._inline.close()
-        sweep(self._layout, self._spool.parent, {p.process.pid for p in self._processes if p.process.pid} | {os.getpid()})
+        sweep(self._layout, self._notes, {p.process.pid for p in self._processes if p.process.pid} | {os.getpid()})
 
 
 def _risky(job: Job) -> bool:

@@ -191,6 +191,9 @@ def removing(layout: Layout, patience_s: float = 2.0) -> Iterator[Path]:
             notes.mkdir(mode=DIRECTORY_MODE, parents=True)
         directory = os.open(notes, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            yield notes  # which are not there: only the first who make room on a full disk come here
+            return
         raise refused(error, f"cannot write to {notes}") from None
     try:
         deadline = time.monotonic() + patience_s
@@ -234,8 +237,10 @@ def _remove(layout: Layout, index: Index, ids: Sequence[str], notes: Path, reaso
         try:
             _note(path, notes / path.name)
         except OSError as error:
-            removed.fail(call_id, error)
-            continue
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOENT):
+                removed.fail(call_id, error)
+                continue
+            # not even room for a name: it has to go without a note, so that there is
         going[call_id] = call, stamp
     patient = _patient(index)
     unlisted = _unlist(patient, list(going))

@@ -2,9 +2,10 @@
 
 On disk (all little-endian, every section padded to 8 bytes):
 
-    header · streams · first records · fresh streams · packets · packets' bytes · records · payload
+    header · streams · first records · payload begins · newest times · fresh streams · packets · packets' bytes · records · payload
 
-`records` and `payload` of one stream lie together, in order of arrival, so that a stream's part of a run is two reads.
+`records` and `payload` of one stream lie together, in order of arrival, so that a stream's part of a run is two reads. What lies
+before them is all that correlation needs.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEADER_SIZE", "PACKET", "RECORD", "SLOT", "STREAM", "DamagedRunError", "Run", "argsort_stable"]
+__all__ = ["HEADER_SIZE", "PACKET", "RECORD", "RUN_MAGIC", "SLOT", "STREAM", "DamagedRunError", "Run", "RunSizes", "argsort_stable"]
 
 RECORD = np.dtype([("time_ns", "<i8"), ("offset", "<u4"), ("frame_length", "<u4"), ("captured", "<u2"), ("length", "<u2"),
                    ("ip_id", "<u2"), ("ttl", "u1"), ("tos", "u1")])
@@ -39,7 +40,7 @@ SLOT = 8
 """A payload takes a multiple of this many bytes; what is behind it belongs to no one (never another call's voice: the
 bytes that follow a captured packet are the next one's headers)."""
 
-_MAGIC = b"RKRUN\x00\x00\x01"
+RUN_MAGIC = b"RKRUN\x00\x00\x02"
 _HEADER = struct.Struct("<8sQQQQQqqIIIIQQQQ")
 HEADER_SIZE = 128
 _WORD = np.dtype("<u8")
@@ -47,6 +48,19 @@ _WORD = np.dtype("<u8")
 
 class DamagedRunError(ValueError):
     """What lies there is no whole run."""
+
+
+class RunSizes(NamedTuple):
+    """What a run's header says first of all."""
+
+    epoch: int
+    sequence: int
+    head: int
+    """Bytes before the records, header included."""
+    records: int
+    """Bytes of the records, padded."""
+    whole: int
+    """Bytes of the run."""
 
 
 def argsort_stable(keys: NDArray[np.uint32]) -> NDArray[np.int64]:
@@ -104,20 +118,42 @@ class Run:
     """Running number, in the order in which runs are written."""
     replaces: tuple[int, int] = (0, 0)
     """Sequence numbers (first, last) of the runs that a merged run stands for, and in whose place it is; (0, 0): none."""
-    segment: int = -1
-    """Number of the segment that holds it, as the spool's directory names it; -1: nowhere yet."""
+    last: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """When the newest packet of each stream in it came, shape (k,)."""
+    dropped: int = 0
+    """Packets that were lost on the way here since the run before."""
+    epoch: int = 0
+    """Of the capture that wrote it: the time at which it was started."""
+    segment: str = ""
+    """Name of the file that holds it, relative to the spool's directory; "": nowhere yet."""
     records_at: int = 0
-    """Offset of its records in the segment."""
+    """Offset of its records in the file."""
     payload_at: int = 0
+    source: str = ""
+    """Name of the capture that it came from, as the spool's directory is divided."""
+    begun: list[int] = field(default_factory=list)
+    """Numbers of the streams that began here, in a spool that outlives its process."""
+    small_bytes: int = 0
+    """What it holds beside voice."""
+    settled: bool = False
+    gap_ns: int = 0
+    """Nothing was captured from this time until the run begins; 0: it follows the one before."""
 
     DROPPED: ClassVar[str] = "the run has been let go from memory"
+
+    @classmethod
+    def empty(cls, first_ns: int, last_ns: int) -> Self:
+        """A run without packets."""
+        none = np.zeros(0, np.uint8)
+        return cls(first_ns, last_ns, np.zeros(0, np.uint32), np.zeros(1, np.uint32), np.zeros(0, STREAM), np.zeros(0, PACKET), none,
+                   np.zeros(0, RECORD), none, np.zeros(1, np.uint32))
 
     def sections(self) -> list[memoryview]:
         """What follows the header on disk, each padded to 8 bytes."""
         if self.records is None or self.payload is None:
             raise ValueError(self.DROPPED)
         parts: list[memoryview] = []
-        for array in (self.streams, self.starts, self.payload_starts, self.fresh, self.packets, self.packet_bytes,
+        for array in (self.streams, self.starts, self.payload_starts, self.last, self.fresh, self.packets, self.packet_bytes,
                       self.records, self.payload):
             parts.append(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data)
             if len(parts[-1]) % 8:
@@ -125,57 +161,83 @@ class Run:
         return parts
 
     @property
+    def head_size(self) -> int:
+        """Bytes on disk before the records."""
+        k = len(self.streams)
+        return (HEADER_SIZE + _padded(4 * k) + 2 * _padded(4 * k + 4) + 8 * k + _padded(self.fresh.nbytes)
+                + _padded(self.packets.nbytes) + _padded(self.packet_bytes.nbytes))
+
+    @property
     def size(self) -> int:
         """Bytes that it takes on disk."""
-        k = len(self.streams)
         records = 0 if self.records is None else self.records.nbytes
         payload = 0 if self.payload is None else self.payload.nbytes
-        return (HEADER_SIZE + _padded(4 * k) + 2 * _padded(4 * k + 4) + _padded(self.fresh.nbytes) + _padded(self.packets.nbytes)
-                + _padded(self.packet_bytes.nbytes) + _padded(records) + _padded(payload))
+        return self.head_size + _padded(records) + _padded(payload)
 
-    def place(self, segment: int, at: int) -> None:
+    def place(self, segment: str, at: int) -> None:
         """Says where in the spool it will lie."""
         assert self.records is not None
-        k = len(self.streams)
-        self.segment = segment
-        self.records_at = at + (HEADER_SIZE + _padded(4 * k) + 2 * _padded(4 * k + 4) + _padded(self.fresh.nbytes)
-                                + _padded(self.packets.nbytes) + _padded(self.packet_bytes.nbytes))
+        self.records_at = at + self.head_size
         self.payload_at = self.records_at + _padded(self.records.nbytes)
+        self.segment = segment
+
+    def let_go(self) -> None:
+        """It is on disk: only where its parts lie stays in memory."""
+        self.records = self.payload = None
+        self.packets, self.packet_bytes, self.fresh = self.packets[:0], self.packet_bytes[:0], self.fresh[:0]
+        self.settled = True
 
     def header(self, epoch: int, parts: list[memoryview]) -> bytes:
         """The header for `sections()`."""
         assert self.records is not None
         assert self.payload is not None
-        fields = (_MAGIC, epoch, self.sequence, *self.replaces, self.size, self.first_ns, self.last_ns, len(self.streams),
-                  len(self.fresh), len(self.packets), 0, len(self.packet_bytes), len(self.records), len(self.payload))
+        fields = (RUN_MAGIC, epoch, self.sequence, *self.replaces, self.size, self.first_ns, self.last_ns, len(self.streams),
+                  len(self.fresh), len(self.packets), self.dropped, len(self.packet_bytes), len(self.records), len(self.payload))
         head = _HEADER.pack(*fields, 0)
         total = checksum([memoryview(head), *parts])
         return _HEADER.pack(*fields, total).ljust(HEADER_SIZE, b"\0")
 
-    @classmethod
-    def parse(cls, data: memoryview, epoch: int | None = None) -> Run:
-        """The run that begins at the start of `data`; DamagedRunError: there is none, it is not whole, or of another epoch."""
-        if len(data) < HEADER_SIZE:
+    @staticmethod
+    def sizes(head: bytes | memoryview) -> RunSizes:
+        """What a header says of its run. Raises DamagedRunError where it is none."""
+        if len(head) < HEADER_SIZE:
             raise DamagedRunError("too short")
-        (magic, its_epoch, sequence, first, last, size, first_ns, last_ns, k, fresh, packets, none, packet_bytes, records,
-         payload, said) = _HEADER.unpack_from(data)
-        if none or any(data[_HEADER.size:HEADER_SIZE]):
-            raise DamagedRunError("header")
-        if magic != _MAGIC or size > len(data) or (epoch is not None and its_epoch != epoch):
+        fields = _HEADER.unpack_from(head)
+        if fields[0] != RUN_MAGIC:
             raise DamagedRunError("no run")
-        widths = (4 * k, 4 * k + 4, 4 * k + 4, fresh * STREAM.itemsize, packets * PACKET.itemsize, packet_bytes,
-                  records * RECORD.itemsize, payload)
-        if HEADER_SIZE + sum(map(_padded, widths)) != size:
+        widths = [_padded(width) for width in _widths(fields)]
+        if HEADER_SIZE + sum(widths) != fields[5]:
             raise DamagedRunError("sizes do not add up")
-        head = _HEADER.pack(magic, its_epoch, sequence, first, last, size, first_ns, last_ns, k, fresh, packets, 0, packet_bytes,
-                            records, payload, 0)
-        if checksum([memoryview(head), data[HEADER_SIZE:size]]) != said:
+        return RunSizes(fields[1], fields[2], HEADER_SIZE + sum(widths[:-2]), widths[-2], fields[5])
+
+    @classmethod
+    def parse(cls, data: memoryview, epoch: int | None = None, whole: bool = True) -> Self:
+        """The run that begins at the start of `data`; DamagedRunError: there is none, it is not whole, or of another epoch.
+
+        whole=False: `data` may end before the records, which are left out then; nothing is checked but the sizes.
+        """
+        its_epoch, _, head_size, _, size = cls.sizes(data)
+        if (size if whole else head_size) > len(data) or (epoch is not None and its_epoch != epoch):
+            raise DamagedRunError("no run")
+        if any(data[_HEADER.size:HEADER_SIZE]):
+            raise DamagedRunError("header")
+        fields = _HEADER.unpack_from(data)
+        if whole and checksum([memoryview(_HEADER.pack(*fields[:-1], 0)), data[HEADER_SIZE:size]]) != fields[-1]:
             raise DamagedRunError("checksum")
-        at, cuts = HEADER_SIZE, []
-        for width in widths:
+        at, cuts, widths = HEADER_SIZE, [], _widths(fields)
+        for width in widths if whole else widths[:-2]:
             cuts.append(data[at:at + width])
             at += _padded(width)
-        kinds: tuple[Any, ...] = ("<u4", "<u4", "<u4", STREAM, PACKET, np.uint8, RECORD, np.uint8)
-        arrays = [np.frombuffer(cut, kind) for cut, kind in zip(cuts, kinds, strict=True)]
-        return cls(first_ns, last_ns, arrays[0], arrays[1], arrays[3], arrays[4], arrays[5], arrays[6], arrays[7], arrays[2],
-                   sequence, (first, last))
+        kinds: tuple[Any, ...] = ("<u4", "<u4", "<u4", "<i8", STREAM, PACKET, np.uint8, RECORD, np.uint8)
+        arrays = [np.frombuffer(cut, kind) for cut, kind in zip(cuts, kinds[:len(cuts)], strict=True)]
+        run = cls(fields[6], fields[7], arrays[0], arrays[1], arrays[4], arrays[5], arrays[6], *(arrays[7:] if whole else (None, None)))
+        run.payload_starts, run.last = arrays[2], arrays[3]
+        run.sequence, run.replaces, run.dropped, run.epoch = fields[2], (fields[3], fields[4]), fields[11], its_epoch
+        return run
+
+
+def _widths(fields: tuple[Any, ...]) -> tuple[int, ...]:
+    """Bytes of each section, without padding, from a header's fields."""
+    k, fresh, packets, _, packet_bytes, records, payload = fields[8:15]
+    return (4 * k, 4 * k + 4, 4 * k + 4, 8 * k, fresh * STREAM.itemsize, packets * PACKET.itemsize, packet_bytes,
+            records * RECORD.itemsize, payload)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from rokuon.store.talk_path import audible, voice_like
 __all__ = ["Worker"]
 
 _SLACK = 256
+_OPEN_FILES = 400
 
 
 @dataclass(slots=True)
@@ -43,13 +44,14 @@ class Worker:
     """Finalises calls one after another. Long calls come in pieces, all to the same worker."""
 
     def __init__(self, root: Path, spool: Path, settings: Settings, sync: bool = True) -> None:
-        """`root`: the archive; `spool`: the file that jobs speak of, which may not exist yet."""
+        """`root`: the archive; `spool`: the directory in which the segments lie that jobs speak of."""
         self._layout = Layout(root)
         self._keep_packets = settings.record.keep_packets
         self._choices = FinalizeSettings(show_digits=not settings.record.mask_digits)
         self._sync = sync
         self._spool = spool
-        self._descriptor = -1
+        self._files: OrderedDict[str, int] = OrderedDict()
+        """Segments that are open, the one used last at the end."""
         self.open: dict[int, CallFinalizer] = {}
         """Calls in the making, by their number."""
         self._given_up: set[int] = set()
@@ -61,7 +63,7 @@ class Worker:
         """Does the job. Returns the sidecar of a call that is over; None for a piece, and for RTP that is no voice."""
         if job.number in self._given_up:
             raise ValueError("an earlier part of the call could not be finalised")
-        loaded = [self._load(stream) for stream in job.streams]
+        loaded = [self._load(stream, job) for stream in job.streams]
         streams = [stream for stream, packets in zip(job.streams, loaded, strict=True) if len(packets.records)]
         loaded = [packets for packets in loaded if len(packets.records)]
         finalizer = self.open.get(job.number)
@@ -114,7 +116,7 @@ class Worker:
         alone = [i for i, fold in enumerate(folded) if fold is None]
         return [streams[i] for i in alone], [loaded[i] for i in alone]
 
-    def _load(self, stream: StreamJob) -> Loaded:
+    def _load(self, stream: StreamJob, job: Job) -> Loaded:
         """Reads the stream's packets. (Mapped, the spool would count as this process's memory: the kernel maps large folios.)"""
         parts = stream.slices.tolist()
         counts = [part[1] for part in parts]
@@ -123,10 +125,13 @@ class Worker:
             return _NOTHING
         records, data = np.empty(count, RECORD), np.empty(size + _SLACK, np.uint8)
         rows, octets = records.view(np.uint8).data, data.data
-        file, width, read, preadv = self._file(), RECORD.itemsize, 0, os.preadv
+        width, read, preadv = RECORD.itemsize, 0, os.preadv
+        file, before = -1, -1
         moved: list[int] = []
         at = row = 0
-        for records_at, number, payload_at, length, base, *_ in parts:
+        for records_at, number, payload_at, length, base, _, _, segment in parts:
+            if segment != before:
+                file, before = self._file(job.files[segment]), segment
             end = row + number * width
             read += preadv(file, [rows[row:end]], records_at) + preadv(file, [octets[at:at + length]], payload_at)
             moved.append(at - base)
@@ -145,14 +150,20 @@ class Worker:
             return Loaded(rtp, records)
         return Loaded(RtpRecords(time_ns[kept], data, offset[kept], rtp.length[kept], rtp.wire_length[kept]), records[kept])
 
-    def _file(self) -> int:
-        if self._descriptor < 0:
-            self._descriptor = os.open(self._spool, os.O_RDONLY | os.O_CLOEXEC)
-        return self._descriptor
+    def _file(self, name: str) -> int:
+        """The segment's file. What was read lately stays open: names are never used twice."""
+        file = self._files.pop(name, -1)
+        if file < 0:
+            file = os.open(self._spool / name, os.O_RDONLY | os.O_CLOEXEC)
+            if len(self._files) >= _OPEN_FILES:
+                os.close(self._files.popitem(last=False)[1])
+        self._files[name] = file
+        return file
 
-    def give_up(self, number: int) -> None:
-        """A job of this call failed: nothing stays of what was made of it, and nothing is made of what is to come."""
-        self._given_up.add(number)
+    def give_up(self, number: int, for_good: bool = True) -> None:
+        """A job of this call failed: nothing stays of what was made of it, and, `for_good`, nothing is made of what is to come."""
+        if for_good:
+            self._given_up.add(number)
         self._copies.pop(number, None)
         if pieces := self._pieces.pop(number, None):
             pieces.discard()
@@ -162,7 +173,7 @@ class Worker:
 
     def set_aside(self, job: Job, path: Path) -> None:
         """Writes the job's packets as a capture; none of them is looked into. Raises OSError."""
-        kept = [(stream.template, self._load(stream)) for stream in job.streams]
+        kept = [(stream.template, self._load(stream, job)) for stream in job.streams]
         write_packets(path, job.frames, kept, self._sync)
 
     def close(self) -> None:
@@ -171,8 +182,8 @@ class Worker:
             finalizer.discard()
         for pieces in self._pieces.values():
             pieces.discard()
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        for file in self._files.values():
+            os.close(file)
 
 
 def _name(plan: StreamPlan) -> tuple[str, str, tuple[int, ...], int]:

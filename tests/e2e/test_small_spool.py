@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rokuon.store.recorder import record_files
+from rokuon.store.record_files import record_files
 from rokuon.store.settings import Settings
 
 MAKE_LOAD = Path(__file__).resolve().parents[3] / "shared" / "load" / "make_load.py"

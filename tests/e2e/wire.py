@@ -147,7 +147,7 @@ def identities(data: Path) -> dict[str, tuple[Any, ...]]:
 
 def leftovers(data: Path) -> list[str]:
     """What an interrupted run left that nobody wants: unfinished files and spools."""
-    endings = (".part", ".tmp", ".new", ".wal", ".spool")
+    endings = (".part", ".tmp", ".new", ".wal", ".seg")
     stray = [p for p in data.rglob("*") if p.name.endswith(endings)]
     stray += [p for p in (data / "spool").glob("*") if p.is_dir()]
     return sorted(str(p.relative_to(data)) for p in stray)

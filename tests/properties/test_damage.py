@@ -16,7 +16,8 @@ from tests.e2e.wire import SECOND, START, Phone, merged
 from tests.sniffer.captures import Packet, pcap
 
 from rokuon.sniffer.pcap_file import CaptureError, open_capture
-from rokuon.store.recorder import Summary, record_files
+from rokuon.store.record_files import record_files
+from rokuon.store.recorder import Summary
 from rokuon.store.settings import RecordSettings, Settings
 
 CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures" / "selfmade"

@@ -18,7 +18,7 @@ pytest.importorskip("scapy", reason="scapy, which makes the captures, is not ins
 
 from tests.e2e.scenarios import A_RTP, B_RTP, Dialog, Frame, S, Wire, both, sdp
 
-from rokuon.store import recorder
+from rokuon.store import record_files as recorder
 from rokuon.store.settings import Settings
 
 Json = dict[str, Any]

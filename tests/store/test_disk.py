@@ -142,7 +142,7 @@ def test_marks_of_usual_disks() -> None:
     assert of(TIB) == (TIB // 10, int(TIB * 0.03), 256 * MIB)
     assert of(20 * TIB) == (500 * GIB, 50 * GIB, 256 * MIB)
     assert of(10 * GIB) == (GIB, int(10 * GIB * 0.03), int(10 * GIB * 0.03) // 2)
-    assert of(160 * MIB) == (20 * MIB, 20 * MIB, 10 * MIB)
+    assert of(160 * MIB) == (40 * MIB, 20 * MIB, 10 * MIB)
 
 
 @given(st.lists(st.integers(0, 100 * GIB), max_size=30))

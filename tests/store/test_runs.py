@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rokuon.store.runs import HEADER_SIZE, PACKET, RECORD, STREAM, DamagedRunError, Run, argsort_stable, checksum
 
-FIELDS = ("streams", "starts", "payload_starts", "fresh", "packets", "packet_bytes", "records", "payload")
+FIELDS = ("streams", "starts", "payload_starts", "last", "fresh", "packets", "packet_bytes", "records", "payload")
 
 
 def make_run(counts: list[int], *, seed: int = 0, fresh: int = 0, packets: int = 0, packet_bytes: int = 0, payload: int = 0,
@@ -27,7 +27,8 @@ def make_run(counts: list[int], *, seed: int = 0, fresh: int = 0, packets: int =
     run = Run(first_ns, last_ns, np.arange(1, len(counts) + 1, dtype=np.uint32) * 3, starts, noise(STREAM, fresh),
               noise(PACKET, packets), rng.integers(0, 256, packet_bytes, dtype=np.uint8), noise(RECORD, int(starts[-1])),
               rng.integers(0, 256, payload, dtype=np.uint8), edges)
-    run.sequence, run.replaces = 77, (3, 70)
+    run.sequence, run.replaces, run.dropped = 77, (3, 70), 5
+    run.last = rng.integers(0, 1 << 62, len(counts), dtype=np.int64)
     return run
 
 
@@ -37,7 +38,7 @@ def written(run: Run, epoch: int = 9) -> bytes:
 
 
 def same(a: Run, b: Run) -> bool:
-    return (a.first_ns, a.last_ns, a.sequence, a.replaces) == (b.first_ns, b.last_ns, b.sequence, b.replaces) and all(
+    return (a.first_ns, a.last_ns, a.sequence, a.replaces, a.dropped) == (b.first_ns, b.last_ns, b.sequence, b.replaces, b.dropped) and all(
         getattr(a, name).tobytes() == getattr(b, name).tobytes() and getattr(a, name).dtype == getattr(b, name).dtype
         for name in FIELDS)
 
@@ -64,7 +65,7 @@ def test_places(run: Run, eights: int) -> None:
     assert run.records is not None
     assert run.payload is not None
     at = 64 * eights
-    run.place(12, at)
+    run.place("12", at)
     file = b"\xee" * at + written(run)
     assert file[run.records_at:run.records_at + run.records.nbytes] == run.records.tobytes()
     assert file[run.payload_at:run.payload_at + len(run.payload)] == run.payload.tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,26 +13,26 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.store.spooling import NEVER, Maker, places, read
+from tests.store.spooling import NEVER, Maker, OwnSpool, read
 
-from rokuon.store import spool as spool_module
-from rokuon.store.spool import Spool, read_segments
+from rokuon.store import segments as segments_module
+from rokuon.store.spool_reader import SourceReader
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_segments() -> Iterator[None]:
     """Lets segments be as small as a test asks for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spool_module, "_GRAIN", 64)
+        patch.setattr(segments_module, "_GRAIN", 64)
         yield
 
 
 @pytest.fixture
-def spool_at(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
-    opened: list[Spool] = []
+def spool_at(tmp_path: Path) -> Iterator[Callable[..., OwnSpool]]:
+    opened: list[OwnSpool] = []
 
-    def make(segment_bytes: int = 4096, **options: int) -> Spool:
-        opened.append(Spool(tmp_path, segment_bytes=segment_bytes, **options))
+    def make(segment_bytes: int = 4096, **options: int) -> OwnSpool:
+        opened.append(OwnSpool(tmp_path, segment_bytes=segment_bytes, **options))
         return opened[-1]
 
     yield make
@@ -39,10 +40,10 @@ def spool_at(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
         spool.close()
 
 
-def test_slices_give_back_what_was_appended(spool_at: Callable[..., Spool]) -> None:
+def test_slices_give_back_what_was_appended(spool_at: Callable[..., OwnSpool]) -> None:
     spool, maker = spool_at(), Maker(1)
     for _ in range(30):
-        spool.append(maker.run(maker.rng.sample(range(1, 9), 3)))
+        spool.put(maker.run(maker.rng.sample(range(1, 9), 3)))
     spool.settle()
     assert spool.segment_count > 5
     for number, records in maker.all.items():
@@ -51,10 +52,10 @@ def test_slices_give_back_what_was_appended(spool_at: Callable[..., Spool]) -> N
     assert spool.slices(np.array([], np.uint32), 0, 1 << 60) == []
 
 
-def test_slices_between_two_times(spool_at: Callable[..., Spool]) -> None:
+def test_slices_between_two_times(spool_at: Callable[..., OwnSpool]) -> None:
     spool, maker = spool_at(), Maker(2)
     for _ in range(20):
-        spool.append(maker.run([1, 2]))
+        spool.put(maker.run([1, 2]))
     spool.settle()
     for since, until in ((1000, 1009), (1050, 1059), (1000, 1200), (900, 999), (1200, 1300), (1015, 1033)):
         found = read(spool, 1, since, until)
@@ -70,13 +71,13 @@ def test_nothing_that_is_needed_is_lost(tmp_path_factory: pytest.TempPathFactory
                                         lag: int) -> None:
     """Whatever is kept from when on, merged and recycled: each needed packet once, untouched, in order of arrival."""
     maker, rng = Maker(seed), random.Random(seed)
-    spool = Spool(tmp_path_factory.mktemp("spool"), segment_bytes=segment)
+    spool = OwnSpool(tmp_path_factory.mktemp("spool"), segment_bytes=segment)
     keep_from = np.zeros(16, np.int64)
     held: list[tuple[list[int], dict[int, bytes]]] = []
     try:
         for step in steps:
             if step == "append":
-                spool.append(maker.run(rng.sample(range(1, 16), rng.randint(0, 5))))
+                spool.put(maker.run(rng.sample(range(1, 16), rng.randint(0, 5))))
             elif step == "settle":
                 spool.settle()
             elif step == "hold":
@@ -85,13 +86,13 @@ def test_nothing_that_is_needed_is_lost(tmp_path_factory: pytest.TempPathFactory
                 (slices,) = spool.slices(np.array([number], np.uint32), 0, 1 << 60)
                 segments = sorted(set(slices["segment"].tolist()))
                 spool.hold(segments)
-                now = spool.path.read_bytes()
-                held.append((segments, {s: now[places(spool)[s]][:spool._segments[s].used] for s in segments}))
+                names = spool.files(segments)
+                held.append((segments, {s: (spool.root / names[s]).read_bytes() for s in segments}))
             elif step == "release" and held:
                 segments, before = held.pop()
-                now = spool.path.read_bytes()
-                for s, data in before.items():
-                    assert now[places(spool)[s]].startswith(data)  # nobody wrote over what a reader holds
+                for s, data in before.items():  # nobody wrote over what a reader holds
+                    now = (spool.root / spool.files([s])[s]).read_bytes()
+                    assert now.startswith(data.rstrip(b"\0"))
                 spool.release(segments)
             else:
                 for number in range(1, 16):  # needed from later and later on, or no more
@@ -102,7 +103,7 @@ def test_nothing_that_is_needed_is_lost(tmp_path_factory: pytest.TempPathFactory
                         keep_from[number] = max(int(keep_from[number]), maker.now - rng.randint(0, 120))
                     if keep_from[number] == NEVER and choice > 0.9:
                         keep_from[number] = maker.now
-                spool.recycle(keep_from, maker.now - lag)
+                spool.drop(keep_from, maker.now - lag)
             spool.settle()
             for number in range(1, 16):
                 needed = [r for r in maker.all[number] if r[0] >= keep_from[number]]
@@ -114,51 +115,51 @@ def test_nothing_that_is_needed_is_lost(tmp_path_factory: pytest.TempPathFactory
         spool.close()
 
 
-def test_space_is_used_again(spool_at: Callable[..., Spool]) -> None:
+def test_space_is_used_again(spool_at: Callable[..., OwnSpool]) -> None:
     """A spool of short calls stays small, however many there are."""
     spool, maker = spool_at(8192), Maker(3)
     keep_from = np.zeros(2001, np.int64)
     for n in range(1, 1000):
-        spool.append(maker.run([n, n + 1]))
+        spool.put(maker.run([n, n + 1]))
         if n > 5:
             keep_from[n - 5] = NEVER
             spool.forget([n - 5])
-        spool.recycle(keep_from, maker.now - 20)
+        spool.drop(keep_from, maker.now - 20)
     assert spool.segment_count < 8
-    assert spool.recycled > 50
-    assert spool.path.stat().st_size <= 8 * 8192 + (1 << 17)
+    assert spool.writer.recycled > 50
+    assert spool.bytes_used() <= 10 * 8192 + (1 << 17)
     assert len(spool.runs) < 60
 
 
-def test_one_long_call_among_short_ones_is_merged(spool_at: Callable[..., Spool]) -> None:
+def test_one_long_call_among_short_ones_is_merged(spool_at: Callable[..., OwnSpool]) -> None:
     spool, maker = spool_at(16384), Maker(4)
     keep_from = np.zeros(1000, np.int64)
     for n in range(2, 900):
-        spool.append(maker.run([1, n], most=1, width=40) if n % 10 == 0 else maker.run([n]))
+        spool.put(maker.run([1, n], most=1, width=40) if n % 10 == 0 else maker.run([n]))
         keep_from[n] = NEVER
         spool.forget([n])
-        spool.recycle(keep_from, maker.now - 50)
+        spool.drop(keep_from, maker.now - 50)
     spool.settle()
     assert spool.merged_bytes > 0
     assert read(spool, 1) == maker.all[1]
     assert spool.segment_count < 12
 
 
-def test_runs_larger_than_a_segment(spool_at: Callable[..., Spool]) -> None:
+def test_runs_larger_than_a_segment(spool_at: Callable[..., OwnSpool]) -> None:
     spool, maker = spool_at(1024), Maker(5)
     keep_from = np.zeros(100, np.int64)
     for n in range(1, 60):
-        spool.append(maker.run([n], most=20))
+        spool.put(maker.run([n], most=20))
         keep_from[n - 1] = NEVER
         spool.settle()
         assert read(spool, n) == maker.all[n]
         spool.forget([n - 1])
-        spool.recycle(keep_from, maker.now)
+        spool.drop(keep_from, maker.now)
     assert spool.segment_count < 10
-    assert spool.path.stat().st_size < 1 << 20
+    assert spool.bytes_used() < 1 << 20
 
 
-def test_runs_of_the_same_time(spool_at: Callable[..., Spool]) -> None:
+def test_runs_of_the_same_time(spool_at: Callable[..., OwnSpool]) -> None:
     """Clocks may be coarse."""
     spool, maker = spool_at(2048), Maker(6)
     keep_from = np.zeros(10, np.int64)
@@ -166,109 +167,102 @@ def test_runs_of_the_same_time(spool_at: Callable[..., Spool]) -> None:
     for _ in range(40):
         run = maker.run([1, 2, 3, 4])
         run.first_ns = run.last_ns = 5000
-        spool.append(run)
-        spool.recycle(keep_from, 6000)
+        spool.put(run)
+        spool.drop(keep_from, 6000)
     spool.settle()
     assert read(spool, 1) == maker.all[1]
 
 
-def test_memory_is_let_go(spool_at: Callable[..., Spool]) -> None:
+def test_memory_is_let_go(spool_at: Callable[..., OwnSpool]) -> None:
     spool, maker = spool_at(2048), Maker(7)
     keep_from = np.zeros(20, np.int64)
     for n in range(30):
-        spool.append(maker.run([1 + n % 15, 16]))
+        spool.put(maker.run([1 + n % 15, 16]))
         keep_from[1:16] = NEVER
         if n % 7 == 6:
-            spool.recycle(keep_from, maker.now)
+            spool.drop(keep_from, maker.now)
     spool.settle()
     assert all(run.records is None and run.payload is None and not len(run.fresh) for run in spool.runs)
 
 
 # -- the disk's own troubles ---------------------------------------------------------
-def test_a_full_disk_is_said(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said(spool_at: Callable[..., OwnSpool], monkeypatch: pytest.MonkeyPatch) -> None:
     spool, maker = spool_at(4096), Maker(8)
-    spool.append(maker.run([1]))
+    spool.put(maker.run([1]))
     spool.settle()
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwritev", full)
-    spool.append(maker.run([1]))
+    spool.put(maker.run([1]))
     with pytest.raises(OSError, match="No space left"):
         spool.settle()
     monkeypatch.undo()
     with pytest.raises(OSError, match="No space left"):  # what was lost stays lost
         spool.settle()
     with pytest.raises(OSError, match="No space left"):
-        spool.append(maker.run([1]))
+        spool.put(maker.run([1]))
 
 
 @pytest.mark.parametrize("also", ["append", "settle", "recycle"])
-def test_an_error_is_not_lost_between_calls(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch, also: str) -> None:
+def test_an_error_is_not_lost_between_calls(spool_at: Callable[..., OwnSpool], monkeypatch: pytest.MonkeyPatch, also: str) -> None:
     spool, maker = spool_at(4096), Maker(9)
     for _ in range(9):
-        spool.append(maker.run([1]))
+        spool.put(maker.run([1]))
     spool.settle()
     monkeypatch.setattr(os, "pwritev", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
-    spool.append(maker.run([1]))
-    spool._writer._queue.join()
-    acts = {"append": lambda: spool.append(maker.run([1])), "settle": spool.settle,
-            "recycle": lambda: spool.recycle(np.zeros(10, np.int64), 0)}
+    spool.put(maker.run([1]))
+    while spool.writer.error is None:
+        time.sleep(0.001)
+    acts = {"append": lambda: spool.put(maker.run([1])), "settle": spool.settle,
+            "recycle": lambda: spool.drop(np.zeros(10, np.int64), 0)}
     with pytest.raises(OSError, match="Input/output"):
         acts[also]()
 
 
-def test_a_writer_that_fails_oddly_does_not_hang(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_fails_oddly_does_not_hang(spool_at: Callable[..., OwnSpool], monkeypatch: pytest.MonkeyPatch) -> None:
     spool, maker = spool_at(4096), Maker(10)
 
     def odd(*_: object) -> int:
         raise MemoryError
 
     monkeypatch.setattr(os, "pwritev", odd)
-    spool.append(maker.run([1]))
+    spool.put(maker.run([1]))
     with pytest.raises(OSError, match="MemoryError"):
         spool.settle()
 
 
-def test_no_room_for_a_segment(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_segment(spool_at: Callable[..., OwnSpool], monkeypatch: pytest.MonkeyPatch) -> None:
     spool, maker = spool_at(4096), Maker(11)
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
+    spool.put(maker.run([1]))
     with pytest.raises(OSError, match="No space left"):
-        spool.append(maker.run([1]))
+        spool.settle()
 
 
 @pytest.mark.parametrize("step", [1, 7, 100, 1000])
-def test_short_writes_are_completed(spool_at: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def test_short_writes_are_completed(spool_at: Callable[..., OwnSpool], monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     real = os.pwritev, os.pwrite
     monkeypatch.setattr(os, "pwritev", lambda fd, parts, at: real[1](fd, b"".join(parts)[:step], at))
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: real[1](fd, data[:max(step, 50)], at))
     spool, maker = spool_at(4096), Maker(12)
     for _ in range(12):
-        spool.append(maker.run([1, 2]))
+        spool.put(maker.run([1, 2]))
     spool.settle()
     assert read(spool, 1) == maker.all[1]
     assert read(spool, 2) == maker.all[2]
-    assert sum(1 for _, _, runs in read_segments(spool.path) for _ in runs) == 12
+    assert len(SourceReader(spool.root, "").read()) == 12
 
 
-def test_close_takes_its_file_along(tmp_path: Path) -> None:
-    for remove in (False, True):
-        spool, maker = Spool(tmp_path, segment_bytes=2048), Maker(13)
-        for _ in range(9):
-            spool.append(maker.run([1]))
-        spool.close(remove)
-        assert any(tmp_path.iterdir()) != remove
-
-
-def test_slices_of_several_streams_at_once(spool_at: Callable[..., Spool]) -> None:
+def test_slices_of_several_streams_at_once(spool_at: Callable[..., OwnSpool]) -> None:
     spool, maker = spool_at(), Maker(18)
     for _ in range(20):
-        spool.append(maker.run(maker.rng.sample(range(1, 30), 4)))
+        spool.put(maker.run(maker.rng.sample(range(1, 30), 4)))
     numbers = np.array([0, 1, 2, 5, 17, 29, 30, 99], np.uint32)
     for since, until in ((0, 1 << 60), (1050, 1090)):
         together = spool.slices(numbers, since, until)

@@ -1,7 +1,8 @@
-"""What a spool's file says by itself, when the process that wrote it is gone."""
+"""What a spool says by itself, to another process while it is written, and when the one that wrote it is gone."""
 
 from __future__ import annotations
 
+import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -11,27 +12,28 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.store.spooling import NEVER, Maker, Record, places
+from tests.store.spooling import NEVER, Maker, OwnSpool, Record, voice
 
-from rokuon.store import spool as spool_module
+from rokuon.store import segments as segments_module
 from rokuon.store.runs import Run
-from rokuon.store.spool import Spool, read_segments
+from rokuon.store.segments import HEAD, Head, SpoolWriter
+from rokuon.store.spool_reader import SourceReader
 
 
 @pytest.fixture(autouse=True, scope="module")
 def small_segments() -> Iterator[None]:
     """Lets segments be as small as a test asks for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spool_module, "_GRAIN", 64)
+        patch.setattr(segments_module, "_GRAIN", 64)
         yield
 
 
 @pytest.fixture
-def spool_at(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
-    opened: list[Spool] = []
+def spool_at(tmp_path: Path) -> Iterator[Callable[..., OwnSpool]]:
+    opened: list[OwnSpool] = []
 
-    def make(segment_bytes: int = 4096, **options: int) -> Spool:
-        opened.append(Spool(tmp_path, segment_bytes=segment_bytes, **options))
+    def make(segment_bytes: int = 4096, **options: int) -> OwnSpool:
+        opened.append(OwnSpool(tmp_path, segment_bytes=segment_bytes, **options))
         return opened[-1]
 
     yield make
@@ -39,63 +41,93 @@ def spool_at(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
         spool.close()
 
 
-def everything(path: Path, epoch: int) -> tuple[dict[int, list[Record]], set[int]]:
-    """What all segments of an epoch say, each read alone; streams of which a segment does not tell the addresses."""
-    newest: dict[tuple[int, int], Run] = {}  # by the sequence numbers that a run stands for
-    unknown: set[int] = set()
-    for its_epoch, table, runs in read_segments(path):
-        told = set(table["number"].tolist())
-        for run in runs:
-            assert its_epoch == epoch
-            told |= set(run.fresh["number"].tolist())
-            unknown |= set(run.streams.tolist()) - told
-            span = run.replaces if any(run.replaces) else (run.sequence, run.sequence)
-            if span not in newest or newest[span].sequence < run.sequence:
-                newest[span] = run
+def all_of(root: Path, reader: SourceReader | None = None) -> list[Run]:
+    reader = reader or SourceReader(root, "")
+    runs: list[Run] = []
+    while more := reader.read():
+        runs += more
+    return runs
+
+
+def said(root: Path, runs: list[Run]) -> tuple[dict[int, list[Record]], set[int]]:
+    """What runs say of each stream; and the streams that they told the addresses of."""
     result: dict[int, list[Record]] = defaultdict(list)
-    for span, run in sorted(newest.items(), key=lambda item: item[0]):
-        if any(a <= span[0] and span[1] <= b and (a, b) != span for a, b in newest):
-            continue  # merged with others since
-        assert run.records is not None
-        assert run.payload is not None
+    told: set[int] = set()
+    for run in runs:
+        told |= set(run.fresh["number"].tolist())
         for k, number in enumerate(run.streams.tolist()):
-            for r in run.records[int(run.starts[k]):int(run.starts[k + 1])]:
-                result[number].append((int(r["time_ns"]), run.payload[int(r["offset"]):][:int(r["captured"])].tobytes()))
-    return result, unknown
+            result[number] += voice(root, run, k)
+    return result, told
 
 
-def test_segments_can_be_read_alone(spool_at: Callable[..., Spool]) -> None:
-    spool, maker = spool_at(2048, epoch=5), Maker(14)
-    for n in range(40):
-        spool.append(maker.run([1, 2 + n % 5, 10 + n]))
-    spool.settle()
-    found, unknown = everything(spool.path, 5)
+def test_a_reader_beside_the_writer(tmp_path: Path) -> None:
+    """Each run comes once, in order, whenever the reader looks."""
+    head = Head(tmp_path / HEAD, write=True)
+    writer, maker = SpoolWriter(tmp_path, segment_bytes=2048, epoch=7, head=head), Maker(20)
+    reader, rng = SourceReader(tmp_path, ""), random.Random(20)
+    got: list[Run] = []
+    for n in range(120):
+        writer.append(maker.run([1, 2 + n % 5]))
+        if rng.random() < 0.4:
+            writer.drain()
+        if rng.random() < 0.3:
+            got += reader.read(rng.randint(1, 20))
+    writer.close()
+    got += all_of(tmp_path, reader)
+    assert [run.sequence for run in got] == list(range(1, 121))
+    assert not any(run.gap_ns for run in got)
+    found, told = said(tmp_path, got)
     assert found == maker.all
-    assert not unknown
+    assert told == set(maker.all)
+    assert reader.head() is not None
+    reader.close()
+    head.close()
+
+
+def test_another_start_of_capture(tmp_path: Path) -> None:
+    reader = SourceReader(tmp_path, "")
+    got: list[Run] = []
+    ends = [0]
+    for epoch in (5, 6, 9):
+        head = Head(tmp_path / HEAD, write=True)
+        writer, maker = SpoolWriter(tmp_path, segment_bytes=4096, epoch=epoch, head=head), Maker(epoch)
+        maker.now = epoch * 10_000
+        for _ in range(7):
+            writer.append(maker.run([1]))
+        writer.drain()
+        got += all_of(tmp_path, reader)
+        ends.append(got[-1].last_ns)
+        writer.close()
+        head.close()
+    assert [(run.epoch, run.sequence) for run in got] == [(e, s) for e in (5, 6, 9) for s in range(1, 8)]
+    assert [run.gap_ns for run in got if run.sequence == 1] == ends[:-1]
+    assert [(run.epoch, run.sequence) for run in all_of(tmp_path)] == [(run.epoch, run.sequence) for run in got]
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1 << 32), segment=st.sampled_from([2048, 4096]), uniform=st.booleans())
-def test_recycled_places_tell_nothing_old(tmp_path_factory: pytest.TempPathFactory, seed: int, segment: int,
-                                          uniform: bool) -> None:
-    """At any time the file, read by itself, holds all that is needed, and nothing that was never written or came twice."""
+def test_what_is_left_is_enough(tmp_path_factory: pytest.TempPathFactory, seed: int, segment: int, uniform: bool) -> None:
+    """At any time, however much was merged and given back: the files hold all that is needed, the addresses of all streams that
+    are, and nothing that was never written or came twice.
+    """
     maker, rng, directory = Maker(seed), random.Random(seed), tmp_path_factory.mktemp("spool")
-    spool = Spool(directory, segment_bytes=segment, epoch=3)
+    spool = OwnSpool(directory, segment_bytes=segment, epoch=3, lasting=True)
     keep_from = np.zeros(64, np.int64)
     try:
         for n in range(1, 60):
             numbers = [1, n + 1] if n % 3 else [n + 1]
-            spool.append(maker.run(numbers, most=2 if uniform else 6, width=12 if uniform else 300))
-            keep_from[max(2, n - rng.randint(0, 6)):n] = NEVER
-            keep_from[2:max(2, n - 6)] = NEVER
-            spool.recycle(keep_from, maker.now - 30)
+            spool.put(maker.run(numbers, most=2 if uniform else 6, width=12 if uniform else 300))
+            over = [*range(max(2, n - rng.randint(0, 6)), n), *range(2, max(2, n - 6))]
+            keep_from[over] = NEVER
+            spool.forget(over)
+            spool.drop(keep_from, maker.now - 30)
             if n % 10 == 0:
                 spool.settle()
-                found, unknown = everything(spool.path, 3)
-                assert not unknown
+                found, told = said(directory, all_of(directory))
                 for number, records in maker.all.items():
                     needed = [r for r in records if r[0] >= keep_from[number]]
                     assert [r for r in found[number] if r[0] >= keep_from[number]] == needed
+                    assert not needed or number in told
                     wanted = iter(records)
                     assert all(r in wanted for r in found[number])
     finally:
@@ -104,53 +136,92 @@ def test_recycled_places_tell_nothing_old(tmp_path_factory: pytest.TempPathFacto
 
 def test_another_epochs_runs_are_not_read(tmp_path: Path) -> None:
     """Runs fit exactly onto the places of those of a capture that was started before."""
-    files = []
     for epoch, count in ((1, 12), (2, 4)):
-        spool, maker = Spool(tmp_path, segment_bytes=4096, epoch=epoch), Maker(15)
+        writer, maker = SpoolWriter(tmp_path, segment_bytes=4096, epoch=epoch), Maker(15)
         for _ in range(count):
-            spool.append(maker.run([1], most=1, width=12))
-        spool.close(remove=False)
-        files.append(spool.path.read_bytes())
-    old, new = files
-    used = len(new.rstrip(b"\0"))
-    spool.path.write_bytes(new[:used] + old[used:])  # as if the place had not been emptied
-    (epoch, _, runs), *_ = read_segments(spool.path)
-    assert epoch == 2
-    assert [run.sequence for run in runs] == [1, 2, 3, 4]
+            writer.append(maker.run([1], most=1, width=12))
+        writer.close()
+        for path in tmp_path.glob("0*.seg") if epoch == 1 else ():
+            path.rename(path.with_name(f"free-{path.name}"))
+    assert writer.recycled
+    assert [(run.epoch, run.sequence) for run in all_of(tmp_path)] == [(2, 1), (2, 2), (2, 3), (2, 4)]
 
 
-def test_damage_in_the_middle_ends_the_segment(spool_at: Callable[..., Spool]) -> None:
+def test_damage_costs_what_is_damaged(spool_at: Callable[..., OwnSpool]) -> None:
     spool, maker = spool_at(65536), Maker(16)
     for _ in range(10):
-        spool.append(maker.run([1]))
+        spool.put(maker.run([1]))
     spool.settle()
-    data = bytearray(spool.path.read_bytes())
-    copy = spool.directory / "copy"
+    (path,) = spool.root.glob("*.seg")
+    data = bytearray(path.read_bytes())
     data[spool.runs[5].payload_at + 3] ^= 0x80
-    copy.write_bytes(data)
-    assert [run.sequence for _, _, runs in read_segments(copy) for run in runs] == [1, 2, 3, 4, 5]
+    path.write_bytes(data)
+    assert [run.sequence for run in all_of(spool.root)] == [1, 2, 3, 4, 5, 7, 8, 9, 10]
 
 
-def test_a_file_cut_anywhere_is_read_as_far_as_it_goes(spool_at: Callable[..., Spool]) -> None:
-    spool, maker = spool_at(2048), Maker(17)
+def test_a_file_cut_anywhere_is_read_as_far_as_it_goes(spool_at: Callable[..., OwnSpool], tmp_path_factory: pytest.TempPathFactory) -> None:
+    spool, maker = spool_at(65536), Maker(17)
     for _ in range(9):
-        spool.append(maker.run([1], most=3, width=40))
+        spool.put(maker.run([1], most=3, width=40))
     spool.settle()
-    whole, copy = spool.path.read_bytes(), spool.directory / "copy"
-    ends = [place.stop for place in places(spool).values()]
+    (path,) = spool.root.glob("*.seg")
+    whole, other = path.read_bytes(), tmp_path_factory.mktemp("cut")
     found: list[int] = []
-    for size in [*range(0, ends[-1], 97), *ends]:
-        copy.write_bytes(whole[:size])
-        found = [run.sequence for _, _, runs in read_segments(copy) for run in runs]
+    for size in [*range(0, len(whole.rstrip(b"\0")), 97), len(whole)]:
+        (other / path.name).write_bytes(whole[:size])
+        found = [run.sequence for run in all_of(other)]
         assert found == list(range(1, len(found) + 1))
     assert len(found) == 9
 
 
-@pytest.mark.parametrize("data", [b"", b"RKSEG", bytes(4096), b"RKSEG\0\0\x01" + b"\xff" * 100, b"x" * 64,
-                                  b"RKSEG\0\0\x01" + bytes(200)])
+@pytest.mark.parametrize("data", [b"", b"RKSEG", bytes(4096), b"RKSEG\0\0\x02" + b"\xff" * 100, b"x" * 64,
+                                  b"RKSEG\0\0\x02" + bytes(200)])
 def test_no_spool(tmp_path: Path, data: bytes) -> None:
-    path = tmp_path / "packets.spool"
-    path.write_bytes(data)
-    assert [list(runs) for _, _, runs in read_segments(path)] == []
-    with pytest.raises(OSError, match="No such file"):
-        list(read_segments(tmp_path / "none"))
+    (tmp_path / "00000001.seg").write_bytes(data)
+    (tmp_path / "00000002.seg.txt").write_bytes(data)
+    assert all_of(tmp_path) == []
+    assert all_of(tmp_path / "none") == []
+
+
+# -- a writer that must not wait -----------------------------------------------------
+def test_what_the_disk_refuses_is_counted_and_signalling_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No room for a while: voice is counted by reason, new streams are told of later, and what comes then is whole."""
+    monkeypatch.setattr(segments_module, "_RETRY_S", 0.01)
+    room = True
+    writer = SpoolWriter(tmp_path, segment_bytes=1024, epoch=4, patient=False, room=lambda _: room)
+    maker, lost = Maker(21), 0
+    for n in range(30):
+        room = not 10 <= n < 20
+        run = maker.run([1, 100 + n])
+        assert run.records is not None
+        writer.append(run)
+        writer.drain()
+        if n == 19:
+            lost = writer.not_written["spool-full"]
+        if n == 20:
+            while writer._owed:
+                os.sched_yield()
+    writer.append(maker.run([2]))
+    writer.close()
+    runs = all_of(tmp_path)
+    found, told = said(tmp_path, runs)
+    assert told == {1, 2, *range(100, 130)}
+    assert lost > 0
+    assert sum(map(len, maker.all.values())) - sum(map(len, found.values())) == writer.not_written["spool-full"]
+    assert sum(run.dropped for run in runs) == writer.not_written["spool-full"]
+
+
+def test_a_queue_that_is_full_loses_voice_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stalled = segments_module.threading.Event()
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", lambda *a: (stalled.wait(), real(*a))[1])
+    writer, maker = SpoolWriter(tmp_path, segment_bytes=65536, epoch=4, patient=False, queue_bytes=16384), Maker(22)
+    for n in range(40):
+        writer.append(maker.run([1, 50 + n]))  # does not wait
+    stalled.set()
+    writer.close()
+    runs = all_of(tmp_path)
+    found, told = said(tmp_path, runs)
+    assert writer.not_written["disk-slow"] > 0
+    assert sum(map(len, maker.all.values())) - sum(map(len, found.values())) == writer.not_written["disk-slow"]
+    assert told == {1, *range(50, 90)}

@@ -1,0 +1,187 @@
+"""Runs of all captures, in order of time, their streams called by numbers of our own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import numpy as np
+
+from rokuon.appliance.capturing import SPOOL_PREFIX
+from rokuon.sniffer.model import Call
+from rokuon.store.correlate import Correlator
+from rokuon.store.layout import Layout
+from rokuon.store.numbering import Numbers
+from rokuon.store.runs import Run
+from rokuon.store.spool import Source, Spool
+from rokuon.store.spool_reader import SourceReader
+from rokuon.store.taken import Taken
+
+__all__ = ["Intake"]
+
+_SCAN_S = 1.0
+_MOST_SOURCES = 64
+_MOST = 16
+_PATIENCE_S = 1.5
+"""So long is waited for what other captures may have to say of the same time."""
+
+
+class _Each:
+    """One capture's part."""
+
+    def __init__(self, layout: Layout, name: str, spool: Spool) -> None:
+        self.reader = SourceReader(layout.spool, name)
+        self.source = Source(name)
+        self.source.numbers = {}
+        self.taken = Taken(layout.spool / name)
+        self.runs: deque[Run] = deque()
+        self.since = 0.0
+        """When the oldest of `runs` was read; monotonic."""
+        spool.enter(self.source)
+
+    @property
+    def reached_ns(self) -> int:
+        """Up to which packet time all of it is here."""
+        state = self.reader.head()
+        return max(self.reader.newest_ns, state.now_ns if state is not None and not self.runs else 0)
+
+
+class Intake:
+    """The sources of a spool, as they come and go."""
+
+    def __init__(self, layout: Layout, spool: Spool) -> None:
+        self._layout, self._spool = layout, spool
+        self._each: dict[str, _Each] = {}
+        self._scanned = 0.0
+        self._next = 1
+        self.behind_s = 0.0
+        """Seconds between the newest packet in the spool and the newest that was handed out."""
+        self.more = False
+        """Whether the last look left something unread."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of captures, as people know them."""
+        return [name.removeprefix(SPOOL_PREFIX) for name in self._each]
+
+    @property
+    def anomalies(self) -> Counter[str]:
+        """What was wrong with the spool."""
+        return sum((each.reader.anomalies for each in self._each.values()), Counter())
+
+    def _scan(self) -> None:
+        now = time.monotonic()
+        if self._scanned and now - self._scanned < _SCAN_S:
+            return
+        self._scanned = now
+        with suppress(OSError):
+            for name in sorted(os.listdir(self._layout.spool)):
+                known = name in self._each or len(self._each) >= _MOST_SOURCES
+                if name.startswith(SPOOL_PREFIX) and not known and (self._layout.spool / name).is_dir():
+                    self._each[name] = _Each(self._layout, name, self._spool)
+
+    def read(self, correlator: Correlator, alive: Callable[[], None]) -> Iterator[Run]:
+        """The next runs, each in the spool's account when it is given out, and to be done with before the next is asked for; none:
+        there is nothing at the moment. `alive` is called now and then.
+        """
+        self._scan()
+        now = time.monotonic()
+        waiting: list[_Each] = []
+        for each in self._each.values():
+            if not each.runs:
+                each.runs.extend(each.reader.read(_MOST))
+                each.since = now
+                alive()
+            each.source.reading = each.reader.reading
+            if each.runs:
+                waiting.append(each)
+        newest_ns = 0
+        self.more = bool(waiting)
+        for _ in range(_MOST if waiting else 0):
+            first = min(waiting, key=lambda each: each.runs[0].first_ns)
+            run = first.runs[0]
+            others = [each for each in self._each.values() if each is not first and each.reader.alive(each.reader.head())]
+            if any(each.reached_ns < run.first_ns for each in others) and now - first.since < _PATIENCE_S:
+                self.more = False
+                break
+            first.runs.popleft()
+            self._number(run, first, correlator)
+            self._spool.add(run, first.source)
+            newest_ns = run.last_ns
+            yield run
+            if not first.runs:
+                break  # what it has next is not known yet
+        if newest_ns:
+            heads = (each.reader.head() for each in self._each.values())
+            self.behind_s = max(0.0, (max((state.now_ns for state in heads if state is not None), default=0) - newest_ns) / 1e9)
+        elif not self.more:
+            self.behind_s = 0.0
+
+    def _number(self, run: Run, each: _Each, correlator: Correlator) -> None:
+        assert each.source.numbers is not None
+        numbers = each.source.numbers.setdefault(run.epoch, Numbers())
+        fresh = run.fresh["number"].astype(np.uint32)
+        every = np.union1d(run.streams, fresh)
+        ours, gone, self._next = numbers.ours(every, self._next)
+        at = np.searchsorted(every, run.streams)
+        run.streams = ours[at]
+        if gone.any():
+            run.last = np.where(gone[at], 0, run.last)
+        if len(fresh):
+            run.fresh = run.fresh.copy()
+            run.fresh["number"] = ours[np.searchsorted(every, fresh)]
+            if each.taken.until:
+                for theirs, number in zip(fresh.tolist(), run.fresh["number"].tolist(), strict=True):
+                    until = each.taken.until.get((run.epoch, theirs))
+                    if until is not None:
+                        correlator.taken[number] = until
+
+    def note(self, taken: list[tuple[str, int, int, int]]) -> None:
+        """Notes (source, epoch, number, until) of what is in recordings. Raises OSError."""
+        by_source: dict[str, list[tuple[int, int, int]]] = {}
+        for source, *stream in taken:
+            by_source.setdefault(source, []).append((stream[0], stream[1], stream[2]))
+        for source, streams in by_source.items():
+            each = self._each.get(source)
+            if each is None:
+                continue
+            each.taken.add(streams, sync=True)
+            for epoch, number, until in streams:
+                each.taken.until[epoch, number] = until
+            if each.taken.long:
+                oldest = min((run.first_ns for run in self._spool.runs if run.source == source), default=0)
+                each.taken.until = {key: until for key, until in each.taken.until.items() if until >= oldest}
+                each.taken.shorten((*key, until) for key, until in each.taken.until.items())
+
+    def now_ns(self) -> int | None:
+        """Up to which packet time nothing more is to come; None: no capture runs."""
+        states = [(each, state) for each in self._each.values() if each.reader.alive(state := each.reader.head()) and state]
+        if not states:
+            return None
+        return min(state.now_ns if not each.runs else each.runs[0].first_ns for each, state in states)
+
+    def sides(self, call: Call, correlator: Correlator) -> tuple[int, int]:
+        """Packets of a call in progress: from the caller, from the callee."""
+        counts = [0, 0]
+        claims = {(claim.address, claim.port): claim.side for claim in call.claims}
+        for stream in correlator.binder.streams_of(call):
+            side = claims.get((stream.dst.address, stream.dst.port))
+            source = claims.get((stream.src.address, stream.src.port))
+            from_caller = side == "callee" if side is not None else source == "caller"
+            counts[0 if from_caller else 1] += correlator.packets[stream.number]
+        return counts[0], counts[1]
+
+    def remove_ended(self) -> None:
+        """Removes what captures left that do not run; all of it is in recordings."""
+        for name in [n for n, each in self._each.items() if not each.runs and not each.reader.alive(each.reader.head())]:
+            self._each.pop(name).reader.close()
+            shutil.rmtree(self._layout.spool / name, ignore_errors=True)
+
+    def close(self) -> None:
+        """Lets go of files."""
+        for each in self._each.values():
+            each.reader.close()

@@ -1,0 +1,23 @@
+"""What a process that handles packets by the million asks of its memory."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from contextlib import suppress
+
+__all__ = ["keep_pages"]
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_pages() -> None:
+    """Tells the allocator to keep freed memory, for fresh pages for every array cost more than what is done with them; and
+    the garbage collector to look less often at what is nearly all alive.
+    """
+    gc.set_threshold(50_000, 20, 100)
+    gc.freeze()  # modules stay
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)

@@ -1,0 +1,240 @@
+"""Reading a spool that another process writes, or that a dead one left: its runs, in order, each once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rokuon.store.runs import HEADER_SIZE, RUN_MAGIC, DamagedRunError, Run
+from rokuon.store.segments import HEAD, SEGMENT_HEADER, SEGMENT_NAME, Head, HeadState, segment_header
+
+__all__ = ["SourceReader"]
+
+_READ_AHEAD = 1 << 17
+_ALIVE_NS = 5_000_000_000
+
+
+class _Place(NamedTuple):
+    """Where a sound run lies."""
+
+    epoch: int
+    first: int
+    """Sequence numbers of capture's runs that it stands for."""
+    last: int
+    merged: bool
+    name: str
+    at: int
+
+
+class SourceReader:
+    """One source's runs: at first those that are there, then those that come. The voice itself is not read."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        """`root`: the spool's directory; `name`: of the source's directory in it."""
+        self.name = name
+        self.directory = root / name
+        self.anomalies: Counter[str] = Counter()
+        self.reading = ""
+        """Name of the segment that more may come of."""
+        self.newest_ns = 0
+        """Packet time of the newest run."""
+        self._left: list[_Place] | None = None
+        self._head: Head | None = None
+        self._first_counter: int | None = None
+        self._file = -1
+        self._at = SEGMENT_HEADER
+        self._epoch = self._sequence = 0
+        self._given_epoch = 0
+
+    def read(self, most: int = 64) -> list[Run]:
+        """The next runs, at most so many; none: there are no more at the moment. Stream numbers are the capture's."""
+        if self._left is None:
+            self._left = self._found()[::-1]
+        runs: list[Run] = []
+        while self._left and len(runs) < most:
+            place = self._left.pop()
+            try:
+                file = os.open(self.directory / place.name, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    self._give(_load(file, self.name, place.name, place.at)[0], runs)
+                finally:
+                    os.close(file)
+            except (OSError, DamagedRunError):
+                self.anomalies["spool-unreadable"] += 1
+        if not self._left:
+            self._follow(runs, most)
+        return runs
+
+    def _give(self, run: Run, runs: list[Run]) -> None:
+        run.source = self.name
+        if run.epoch != self._given_epoch and self._given_epoch and self.newest_ns:
+            run.gap_ns = self.newest_ns
+        self._given_epoch = run.epoch
+        self.newest_ns = max(self.newest_ns, run.last_ns)
+        runs.append(run)
+
+    # -- what is there -------------------------------------------------------
+    def _found(self) -> list[_Place]:
+        """All sound runs, in order, without those that a merged one stands for."""
+        merged: list[_Place] = []
+        plain: list[_Place] = []
+        for name in self._names(merged=True):
+            merged += self._runs_of(name, True)
+        for name in self._names():
+            mine = list(self._runs_of(name, False))
+            plain += mine
+            self.reading = name
+            self._at = SEGMENT_HEADER
+            if mine:
+                self._epoch, self._sequence = mine[-1].epoch, mine[-1].last
+        kept: list[_Place] = []
+        for place in sorted(merged, key=lambda p: (p.epoch, p.first, -p.last)):
+            if not kept or kept[-1].epoch != place.epoch or place.last > kept[-1].last:  # else it was merged once more
+                kept.append(place)
+        spans: dict[int, set[int]] = {}
+        for place in kept:
+            spans.setdefault(place.epoch, set()).update(range(place.first, place.last + 1))
+        kept += [place for place in plain if place.first not in spans.get(place.epoch, ())]
+        return sorted(kept, key=lambda p: (p.epoch, p.first))
+
+    def _names(self, merged: bool = False) -> list[str]:
+        """Segments in the order of their making."""
+        try:
+            names = os.listdir(self.directory)
+        except OSError:
+            return []
+        return sorted(n for n in names if (m := SEGMENT_NAME.fullmatch(n)) and not m[1] and bool(m[2]) == merged)
+
+    def _runs_of(self, name: str, merged: bool) -> Iterator[_Place]:
+        """The sound runs of a segment, each checked as a whole; what is damaged in between is left out."""
+        try:
+            whole = (self.directory / name).read_bytes()
+        except OSError:
+            self.anomalies["spool-unreadable"] += 1
+            return
+        header = segment_header(whole)
+        if header is None:
+            if any(whole[:SEGMENT_HEADER]):
+                self.anomalies["spool-damaged"] += 1
+            return
+        data = memoryview(whole)
+        epoch, last, _ = header
+        at = SEGMENT_HEADER
+        while at + HEADER_SIZE <= len(data):
+            try:
+                run = Run.parse(data[at:], None if merged else epoch)
+            except DamagedRunError:
+                at = whole.find(RUN_MAGIC, at + 8)
+                if at < 0:
+                    return
+                continue
+            if run.sequence < last:
+                return  # left from an earlier use of the file
+            last = run.sequence + 1
+            first, end = run.replaces if any(run.replaces) else (run.sequence, run.sequence)
+            yield _Place(run.epoch, first, end, merged, name, at)
+            at += run.size
+
+    # -- what comes ----------------------------------------------------------
+    def _follow(self, runs: list[Run], most: int) -> None:
+        state = self.head()
+        if state is not None and self._first_counter is None:
+            self._first_counter = state.counter
+        while len(runs) < most and (self._file >= 0 or self._open()):
+            run = self._next(state)
+            if run is None:
+                later = [name for name in self._names() if name > self.reading]
+                if not later:
+                    return
+                run = self._next(state)  # what was written before the other segment was begun
+                if run is None:
+                    os.close(self._file)
+                    self._file, self.reading, self._at = -1, later[0], SEGMENT_HEADER
+                    continue
+            self._sequence = run.sequence
+            self._give(run, runs)
+
+    def _open(self) -> bool:
+        """Opens the segment that is next, or the first there is; False: there is none yet that has been begun."""
+        if not self.reading:
+            self.reading = next(iter(self._names()), "")
+            if not self.reading:
+                return False
+        try:
+            file = os.open(self.directory / self.reading, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.reading = next((name for name in self._names() if name > self.reading), "")
+            return False
+        header = segment_header(os.pread(file, SEGMENT_HEADER, 0))
+        if header is None:
+            os.close(file)
+            self.reading = next((name for name in self._names() if name > self.reading), self.reading)
+            return False
+        if header[0] != self._epoch:
+            self._epoch, self._sequence = header[0], header[1] - 1
+        self._file = file
+        return True
+
+    def _next(self, state: HeadState | None) -> Run | None:
+        """The run at the present place, if it is whole and was not read before; those that were are passed over."""
+        while True:
+            try:
+                run, whole = _load(self._file, self.name, self.reading, self._at)
+                if run.epoch != self._epoch:
+                    return None
+                if run.sequence <= self._sequence:  # read before, or left from an earlier use of the file
+                    if self._passed(run):
+                        self._at += whole
+                        continue
+                    return None
+                told = state is not None and state.epoch == run.epoch and state.counter != self._first_counter
+                if state is None or not told or run.sequence > state.sequence:
+                    Run.parse(memoryview(os.pread(self._file, whole, self._at)), run.epoch)
+            except (DamagedRunError, OSError):
+                return None
+            self._at += whole
+            return run
+
+    def _passed(self, run: Run) -> bool:
+        """Whether a run of a known sequence number is one of this use of the file: they ascend from its header on."""
+        header = segment_header(os.pread(self._file, SEGMENT_HEADER, 0))
+        return header is not None and run.sequence >= header[1]
+
+    def head(self) -> HeadState | None:
+        """What the writer says of itself; None: nothing."""
+        if self._head is None:
+            with contextlib.suppress(OSError):
+                self._head = Head(self.directory / HEAD)
+        return self._head.read() if self._head is not None else None
+
+    @staticmethod
+    def alive(state: HeadState | None) -> bool:
+        """Whether the writer runs."""
+        return state is not None and state.beat_ns > 0 and 0 <= time.monotonic_ns() - state.beat_ns < _ALIVE_NS
+
+    def close(self) -> None:
+        """Lets go of its files."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+        if self._head is not None:
+            self._head.close()
+            self._head = None
+
+
+def _load(file: int, source: str, name: str, at: int) -> tuple[Run, int]:
+    """The run there, without its voice, and its bytes in all. Raises DamagedRunError, OSError."""
+    data = os.pread(file, _READ_AHEAD, at)
+    sizes = Run.sizes(data)
+    if len(data) < sizes.head:
+        data += os.pread(file, sizes.head - len(data), at + len(data))
+    run = Run.parse(memoryview(data), whole=False)
+    run.segment = f"{source}/{name}" if source else name
+    run.records_at = at + sizes.head
+    run.payload_at = run.records_at + sizes.records
+    return run, sizes.whole
