@@ -65,6 +65,15 @@ def test_rokuon_is_the_only_top_level_name(wheel: zipfile.ZipFile) -> None:
     assert {name.partition("/")[0] for name in package_files(wheel)} == {"rokuon"}
 
 
+def test_wheel_brings_the_units(wheel: zipfile.ZipFile) -> None:
+    """As shared data: pip puts them under share/rokuon/systemd of the environment."""
+    shared = {name.partition(".data/data/share/rokuon/")[2]: name for name in wheel.namelist() if ".data/" in name}
+    wanted = {f"systemd/{path.name}": path for path in (ROOT / "systemd").iterdir() if path.is_file()}
+    assert shared.keys() == wanted.keys()
+    for name, path in wanted.items():
+        assert wheel.read(shared[name]) == path.read_bytes()
+
+
 def test_entry_points(wheel: zipfile.ZipFile) -> None:
     (name,) = (n for n in wheel.namelist() if n.endswith(".dist-info/entry_points.txt"))
     points = configparser.ConfigParser(delimiters=("=",))
