@@ -27,6 +27,7 @@ _MANY_JOBS = 20
 """… if it is that long by then."""
 _START_S = 30.0
 """After our own start, the others may still be starting."""
+_FEW_FILES = 100_000
 _FULL = 0.8
 """Share of the spool's bound."""
 _MOST_PROCESSES, _MOST_COUNTERS = 64, 256
@@ -211,19 +212,27 @@ def _correlation(state: Mapping[str, Any], runs: bool, look: Look, memory: Memor
 
 
 def _disk(look: Look, settings: Settings, correlates: bool) -> Iterator[Finding]:
+    """By our own look at the recordings' disk, and by what correlation says: it knows the spool's disk, and what it does."""
     said = table(table(look.correlation).get("disk")) if correlates else {}
+    spool = table(said.get("spool"))
     free, total = look.disk or (whole(said.get("free")), whole(said.get("total")))
-    if not total:
+    share = 100 * free / total if total else 100.0
+    ours = "full" if share <= settings.disk.stop else "low" if share <= settings.disk.alarm else "ok"
+    level = said.get("level") if said.get("level") in ("ok", "low", "full") else ours
+    if level == "ok":
         return
-    share, level = 100 * free / total, said.get("level")
-    if level not in ("ok", "low", "full"):
-        level = "full" if share <= settings.disk.stop else "low" if share <= settings.disk.alarm else "ok"
+    what = "recordings"
+    if ours == "ok" and spool.get("level") in ("low", "full") and whole(spool.get("total")):
+        what, share = "spool", 100 * whole(spool.get("free")) / whole(spool.get("total"))
     policy = said.get("policy") if said.get("policy") in ("keep-oldest", "keep-newest") else settings.disk.policy
-    left = number(said.get("days_left"))
-    facts = {"free_bytes": free, "total_bytes": total, "percent_free": round(share, 2), "policy": policy, "days_left": left,
-             "lasts": "" if left is None else f", about {left:.1f} days at the present rate"}
-    if level != "ok":
-        yield Finding("disk", CRITICAL if level == "full" else WARNING, f"disk/{level}/{policy}", facts)
+    acting = said.get("acting") if said.get("acting") in ("refusing", "deleting", "stuck") else \
+        "deleting" if policy == "keep-newest" else "refusing"
+    left, files = number(said.get("days_left")), number(said.get("files_free"))
+    yield Finding("disk", CRITICAL if level == "full" else WARNING, f"disk/{level}/{acting if level == 'full' else policy}", {
+        "what": what, "free_bytes": free, "total_bytes": total, "percent_free": round(share, 2), "policy": policy,
+        "days_left": left,
+        "files": f", room for {files:,.0f} files" if files is not None and files < _FEW_FILES else "",
+        "lasts": "" if left is None else f", about {left:.1f} days at the present rate"})
 
 
 def _silence(look: Look, settings: Settings, hours: Hours, memory: Memory, running: Mapping[str, Mapping[str, Any]],

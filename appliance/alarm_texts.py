@@ -28,6 +28,9 @@ TEXTS = {
     "not-written/spool-full":
         "{capture}: {packets:,} packets were captured and not kept, because the spool is at its bound. See whether calls are "
         "finished (`systemctl status rokuon`) and whether the disk is full, then raise [spool] limit.",
+    "not-written/disk-full":
+        "{capture}: {packets:,} packets were captured and not kept, because the disk of the spool is full. Make room there."
+        " See `df`.",
     "not-written/disk-slow":
         "{capture}: {packets:,} packets were captured and not kept, because the disk does not take them as fast as they come."
         " See what else writes to it, or use a faster one.",
@@ -50,17 +53,20 @@ TEXTS = {
     "quarantine":
         "{calls:,} call(s) could not be finished and were set aside with their packets, in quarantine/ under the data "
         "directory: most likely a codec crashed. The reason stands beside each; please report it.",
-    "disk/full/keep-oldest":
-        "The disk of the recordings is full ({percent_free:.1f} % free): no new calls are recorded. Move recordings away, "
+    "disk/full/refusing":
+        "The disk of the {what} is full ({percent_free:.1f} % free{files}): no new calls are recorded. Move recordings away, "
         "delete some, or enlarge the disk.",
-    "disk/full/keep-newest":
-        "The disk of the recordings is full ({percent_free:.1f} % free): the oldest calls are deleted to make room. Move "
+    "disk/full/deleting":
+        "The disk of the {what} is full ({percent_free:.1f} % free{files}): the oldest calls are deleted to make room. Move "
         "recordings away, or enlarge the disk.",
+    "disk/full/stuck":
+        "The disk of the {what} is full ({percent_free:.1f} % free{files}), and no call is left that may be deleted: soon "
+        "nothing can be recorded. Make room, or enlarge the disk.",
     "disk/low/keep-oldest":
-        "The disk of the recordings fills up ({percent_free:.1f} % free{lasts}); when it is full, no new calls will be "
+        "The disk of the {what} fills up ({percent_free:.1f} % free{files}{lasts}); when it is full, no new calls will be "
         "recorded. Move recordings away, delete some, or enlarge the disk.",
     "disk/low/keep-newest":
-        "The disk of the recordings fills up ({percent_free:.1f} % free{lasts}); when it is full, the oldest calls will be "
+        "The disk of the {what} fills up ({percent_free:.1f} % free{files}{lasts}); when it is full, the oldest calls will be "
         "deleted. Move recordings away, or enlarge the disk.",
     "silence":
         "No packet of a call has been seen for {minutes:.0f} minutes, in business hours. The mirror session may have been "

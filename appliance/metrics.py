@@ -27,6 +27,7 @@ __all__ = ["MOST_VALUES", "StateCollector", "exposition", "registry"]
 MOST_VALUES = 100
 """Values of a label that are told apart; the others are counted as "other"."""
 _MOST_PROCESSES = 64
+_NOT_WRITTEN = ("spool-full", "disk-full", "disk-slow", "disk-error")
 _DAY_S = 86_400
 
 
@@ -133,7 +134,7 @@ class StateCollector(Collector):
                     up.add_metric([capture, interface], row.get("up") is True)
             rtp.add_metric([capture], whole(state.get("rtp_packets")))
             steps.add_metric([capture], whole(state.get("clock_steps")))
-            for family, key, always in ((lost, "not_written", ("spool-full", "disk-slow", "disk-error")), (other, "counts", ())):
+            for family, key, always in ((lost, "not_written", _NOT_WRITTEN), (other, "counts", ())):
                 found = dict.fromkeys(always, 0) | counts(state.get(key))
                 for reason, count in self._known.folded(f"{key} {capture}", found).items():
                     family.add_metric([capture, reason], count)
@@ -165,7 +166,7 @@ class StateCollector(Collector):
                     ("streams_in_progress", state.get("streams"), "RTP streams of calls in progress."),
                     ("behind_seconds", state.get("behind_s"), "Time between the newest packet captured and those processed."),
                     ("backlog_calls", backlog.get("jobs"), "Calls that ended and are not finished."),
-                    ("backlog_bytes", backlog.get("spool_bytes"), "What the spool holds that was not processed."),
+                    ("backlog_segments", backlog.get("spool_segments"), "Segments of the spool that calls still need."),
                     ("workers", len(rows(state.get("workers"))), "Processes that finish calls.")):
                 if (found := number(value)) is not None:
                     yield GaugeMetricFamily(f"rokuon_{name}", about, value=found)

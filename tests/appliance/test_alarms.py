@@ -222,6 +222,14 @@ def test_disk_by_our_own_look_and_by_correlation() -> None:
     box.correlate = correlate([], disk={"level": "full", "policy": "keep-newest", "days_left": None})
     notice, = box.look()
     assert "the oldest calls are deleted" in notice["text"]
+    box.correlate = correlate([], disk={"level": "full", "policy": "keep-newest", "acting": "stuck", "files_free": 12})
+    box.look(900)
+    notice, = box.look(900)
+    assert "% free, room for 12 files), and no call is left that may be deleted" in notice["text"]
+    box.correlate = correlate([], disk={"level": "low", "spool": {"free": 5, "total": 100, "level": "low"}})
+    box.look(900)
+    notice, = box.look(900)
+    assert "The disk of the spool fills up (5.0 % free)" in notice["text"]
     box.correlate = correlate([], disk={"level": "low", "policy": "keep-oldest", "days_left": 1.26})
     box.look(900)
     notice, = box.look(900)
@@ -458,6 +466,6 @@ def test_there_is_no_storm(happens: list[tuple[str, float]]) -> None:
 def test_every_text_has_what_it_speaks_of() -> None:
     """Facts that texts name are given by the rules: each text is reached in the tests above or here."""
     facts = {"name": "x", "interface": "x", "packets": 1, "capture": "x", "reason": "x", "percent": 1, "behind_s": 1.0, "jobs": 1,
-             "calls": 1, "percent_free": 1.0, "lasts": "", "minutes": 1.0, "interfaces": "x"}
+             "calls": 1, "percent_free": 1.0, "lasts": "", "files": "", "what": "x", "minutes": 1.0, "interfaces": "x"}
     for text in TEXTS.values():
         assert "{" not in text.format_map(facts)

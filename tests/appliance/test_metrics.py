@@ -59,7 +59,7 @@ def busy(root: Path) -> Layout:
         interfaces=[{"name": "eth1", "up": True, "packets": 90_000, "bytes": 19_260_000, "received": 90_007,
                      "dropped_by_kernel": 7, "dropped_by_interface": 2, "unhandled": 3}],
         not_written={"disk-slow": 11}, counts={"new streams": 600}, clock_steps=2), "eth2": capture(stopped=True)},
-        correlate([], behind_s=1.25, calls_in_progress=300, totals={
+        correlate([], behind_s=1.25, backlog={"jobs": 3, "spool_segments": 4}, calls_in_progress=300, totals={
             "seen": 1210, "recorded": 1204, "known": 1, "states": {"answered": 1200, "busy": 4},
             "not_recorded": {"no-audio: codec EVIL\x1b[31m\"\n}": 3}, "quarantined": 1, "recovered": 2},
             end_to_queryable={"buckets": [[0.5, 10], [1, 30], [2, 40]], "sum": 33.5, "count": 41}, anomalies={"late": 5}))
