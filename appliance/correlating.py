@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rokuon.appliance.finished import Finished
-from rokuon.appliance.intake import Intake
 from rokuon.appliance.in_progress import calls_in_progress
+from rokuon.appliance.intake import Intake
 from rokuon.appliance.logs import Log
 from rokuon.appliance.notify import Notifier
 from rokuon.appliance.state import publish
@@ -24,8 +24,8 @@ from rokuon.store.disk import DiskWatch
 from rokuon.store.errors import NotPermittedError, StoreError
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout, refused
-from rokuon.store.pool import Pool
 from rokuon.store.memory import keep_pages
+from rokuon.store.pool import Pool
 from rokuon.store.recorder import Recorder
 from rokuon.store.settings import Settings
 from rokuon.store.sidecar import iso
@@ -37,7 +37,7 @@ __all__ = ["DRAIN", "correlate_spool"]
 DRAIN = "drain"
 """Name of the file in the spool by which somebody asks that open calls be finished."""
 _NS = 1_000_000_000
-_POLL_S, _TICK_S, _STATE_S, _GIVE_BACK_S = 0.05, 0.2, 1.0, 5.0
+_POLL_S, _TICK_S, _STATE_S, _GIVE_BACK_S = 0.05, 0.1, 1.0, 5.0
 _MOST_BACKLOG = 4000
 """Calls that wait to be finalised; while there are more, the spool waits instead."""
 _ALONE_S = 120.0
@@ -67,6 +67,7 @@ class _Correlating:
         self._intake = Intake(layout, self._spool)
         self._states: Counter[str] = Counter()
         self._tallied: Counter[str] = Counter()
+        self._ledger = tally.Ledger(layout)
         self._told = 0
         self._started = _now()
         self._heard = time.monotonic()
@@ -137,6 +138,8 @@ class _Correlating:
         recorder.interface = "+".join(self._intake.names) or None
         if now is not None:
             self._heard = time.monotonic()
+            for since, until in self._intake.gaps() if not worked else ():
+                recorder.correlator.note_gap(since, until)
             if not self._intake.more:
                 recorder.tick(now)
             else:
@@ -199,10 +202,11 @@ class _Correlating:
         self._publish(stopped)
 
     def _tally(self) -> None:
-        """Adds what was not recorded to what was counted for as long as the archive exists."""
+        """Adds what became of calls, and what else was not recorded, to what was counted for as long as the archive exists."""
         correlator = self._recorder.correlator
         lost = Counter(self._recorder.lost(correlator.counts + correlator.signalling.counts))
         try:
+            self._ledger.post(self._recorder.balance)
             tally.add(self._layout, {reason: n for reason in lost if (n := lost[reason] - self._tallied[reason]) > 0})
         except StoreError as error:
             self._log.warning("stats", str(error))
@@ -211,14 +215,17 @@ class _Correlating:
 
     def _publish(self, stopped: bool = False) -> None:
         recorder, correlator, summary = self._recorder, self._recorder.correlator, self._recorder.summary
+        balance = recorder.balance
         calls, more = calls_in_progress(correlator, self._intake)
         state: dict[str, Any] = {
             "pid": os.getpid(), "version": _version(), "started": self._started, "stopped": stopped,
             "now": iso(correlator.now_ns) if correlator.now_ns else None, "behind_s": round(self._intake.behind_s, 3),
             "calls_in_progress": len(correlator.tracker.live), "streams": correlator.stream_count,
             "backlog": {"jobs": recorder.backlog, "spool_segments": self._spool.segment_count},
-            "totals": {"seen": correlator.tracker.begun, "recorded": summary.calls_added, "known": summary.calls_known,
-                       "states": dict(self._states), "not_recorded": dict(sorted(self._tallied.items())),
+            "totals": {"seen": balance.seen + recorder.in_progress, "recorded": balance.recorded, "known": balance.known,
+                       "states": dict(self._states), "in_progress": recorder.in_progress,
+                       "calls_not_recorded": dict(sorted(balance.not_recorded.items())),
+                       "not_recorded": dict(sorted((self._tallied + Counter(balance.not_recorded)).items())),
                        "quarantined": summary.quarantined, "recovered": summary.recovered},
             "end_to_queryable": self._finished.histogram(), "disk": self._disk.state(),
             "workers": [{"pid": pid, "jobs": count} for pid, count in self._pool.workers],

@@ -83,7 +83,9 @@ class View:
     spool_bytes: float | None = None
     recorded: float | None = None
     not_recorded: float | None = None
-    """Both since the process began."""
+    """Calls, both since the process began."""
+    unfinished: float | None = None
+    """Calls that are in progress or not in the index yet."""
     disk_free: float | None = None
     days_left: float | None = None
     measured: bool = False
@@ -139,8 +141,8 @@ def _correlation(result: View, state: Mapping[str, Any]) -> None:
     result.behind_s = _number(state, "behind_s")
     backlog, totals, disk = (_object(state, key) for key in ("backlog", "totals", "disk"))
     result.waiting, result.spool_bytes = _number(backlog, "jobs"), _number(backlog, "spool_bytes")
-    result.recorded = _number(totals, "recorded")
-    result.not_recorded = _total(totals, "not_recorded")
+    result.recorded, result.unfinished = _number(totals, "recorded"), _number(totals, "in_progress")
+    result.not_recorded = _total(totals, "calls_not_recorded")
     result.disk_free, result.days_left = _number(disk, "free"), _number(disk, "days_left")
 
 

@@ -42,10 +42,10 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
         raise click.UsageError("either -r FILE or -i IFACE" if read else "from where? -r FILE or -i IFACE", here)
     if (interfaces and more) or (read and (bpf or duration)):
         raise click.UsageError("--filter and --duration go with -i, files with -r", here)
-    from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError
     from rokuon.appliance.supervisor import ChildFailedError, supervise
+    from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError
     from rokuon.store.record_files import record_files
-    from rokuon.store.tally import add
+    from rokuon.store.tally import Ledger, add
 
     settings, layout = context.settings, context.layout
     layout.prepare()
@@ -69,6 +69,7 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
     except KeyboardInterrupt as interrupt:
         complain("interrupted; what is finished is kept, the same command again does the rest")
         return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+    Ledger(layout).post(summary.balance)
     add(layout, summary.not_recorded)
     for warning in summary.warnings[:WARNINGS]:
         complain(f"warning: {warning}")

@@ -57,7 +57,7 @@ def in_progress(layout: Layout) -> int:
     from rokuon.appliance.state import captures, correlation
 
     now = view(captures(layout), correlation(layout))
-    return now.in_progress + int(now.waiting or 0) if now.correlate == "running" else 0
+    return int(now.unfinished or 0) if now.correlate == "running" else 0
 
 
 def sum_of(balance: Balance, going: int) -> str:

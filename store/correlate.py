@@ -94,14 +94,17 @@ class Correlator:
         self._dozing: set[int] = set()  # streams that are over, while a call that goes on names their addresses
         self._fed: dict[int, int] = {}  # up to when pieces of a call were given out, by its number
         self._loose_numbers = count(-1, -1)
+        self._loose_begun = 0
 
     # -- in ------------------------------------------------------------------
     def process(self, run: Run) -> list[Ended | Piece]:
         """What a run, which is in the spool, brings to an end. Its packets are handled in order of capture."""
         self._note_streams(run)
-        if run.gap_ns and run.first_ns > run.gap_ns:
-            self.gaps.append((run.gap_ns, run.first_ns))
-            self._at(run.first_ns + self._window, "gap", 0)
+        if run.gap_ns:
+            self.note_gap(run.gap_ns, run.first_ns)
+        if run.step_ns > 0:  # no time has passed: what goes on is not idle
+            for call in self.tracker.live.values():
+                self.tracker.media_seen(call, run.first_ns)
         if run.dropped:
             self.drops.append((run.last_ns, run.dropped))
             self.counts["packets-dropped"] += run.dropped
@@ -116,6 +119,14 @@ class Correlator:
         if run.last_ns:
             self._advance(run.last_ns)
         return self._taken()
+
+    def note_gap(self, since_ns: int, until_ns: int) -> None:
+        """Nothing was captured between two times, for want of a capture."""
+        if self.gaps and self.gaps[-1][0] == since_ns:
+            self.gaps[-1] = (since_ns, max(until_ns, self.gaps[-1][1]))
+        elif until_ns > since_ns:
+            self.gaps.append((since_ns, until_ns))
+            self._at(until_ns + self._window, "gap", 0)
 
     def advance(self, now_ns: int) -> list[Ended | Piece]:
         """No packet came up to `now_ns`: what ends by the lapse of time. A time that is past changes nothing."""
@@ -234,6 +245,16 @@ class Correlator:
             self.keep_from.trim(lowest)
 
     @property
+    def begun(self) -> int:
+        """Calls that ever began, with signalling or without."""
+        return self.tracker.begun + self._loose_begun
+
+    @property
+    def open(self) -> int:
+        """Those that are in progress."""
+        return len(self.tracker.live) + len(self._loose)
+
+    @property
     def stream_count(self) -> int:
         """Streams that are not done with."""
         return len(self._streams)
@@ -312,6 +333,7 @@ class Correlator:
         loose.streams.remove(stream)
         if not loose.streams:
             del self._loose[key]
+            self._loose_begun -= 1  # it was the call's that signalling knows
 
     def _give_up_loose(self, key: frozenset[Endpoint | int]) -> None:
         loose = self._loose.pop(key)
@@ -370,6 +392,7 @@ class Correlator:
             loose = self._loose.get(key)
             if loose is None:
                 loose = self._loose[key] = Loose([], next(self._loose_numbers))
+                self._loose_begun += 1
                 self._at(stream.first_ns + self._piece, "piece", loose.number)
             loose.streams.append(stream)
             self._loose_of[number] = key

@@ -231,6 +231,12 @@ class Pool:
         return len(self._backlog)
 
     @property
+    def calls(self) -> int:
+        """Calls whose last job was submitted, and whose outcome has not been taken."""
+        jobs = [*self._backlog, *(job for p in self._processes for job in p.jobs.values()), *(done.job for done in self._done)]
+        return sum(job.until_ns is None for job in jobs)
+
+    @property
     def busy(self) -> bool:
         """Whether a worker has something to do."""
         return any(p.jobs for p in self._processes)

@@ -22,6 +22,7 @@ from rokuon.store.runs import Run
 from rokuon.store.settings import Settings
 from rokuon.store.sidecar import dump, nanoseconds, read, write_file
 from rokuon.store.spool import Spool
+from rokuon.store.tally import Balance
 from rokuon.store.worker import Worker
 
 __all__ = ["Recorder", "Summary"]
@@ -29,13 +30,14 @@ __all__ = ["Recorder", "Summary"]
 _NS = 1_000_000_000
 _LOOK_UP = 128
 _COMMIT = 1000
-_COMMIT_S = 0.4
+_COMMIT_S = 0.35
+"""Between two commits of a lasting recorder: each costs as much as many calls."""
 _RETRY_S = 2.0
 _SETTLED_NS = 10 * _NS
 """What is younger stays in a lasting spool: messages that wait for their INVITE are nobody's yet."""
-_RESTART_NUMBERS = 4_000_000_000
 
-_LOST = {"packets-dropped": "packets-lost-before-the-spool", "calls-evicted": "calls-given-up-for-room", "streams_evicted": "streams-given-up-for-room",
+_LOST = {"packets-dropped": "packets-lost-before-the-spool",
+         "calls-evicted": "calls-given-up-for-room", "streams_evicted": "streams-given-up-for-room",
          "unclaimed-streams-let-go": "rtp-unclaimed", "rtp-after-call": "rtp-after-its-call",
          "rtp-in-fragments": "rtp-in-fragments",
          "sip-cut-by-snaplen": "sip-cut-by-snaplen", "packet-cut-or-unknown": "signalling-cut-by-snaplen"}
@@ -55,8 +57,10 @@ class Summary:
     quarantined: int = 0
     """Calls that could not be finalised and were set aside."""
     warnings: list[str] = field(default_factory=list)
+    balance: Balance = field(default_factory=Balance)
+    """What became of each call."""
     not_recorded: dict[str, int] = field(default_factory=dict)
-    """Calls and streams of which there is no recording, by reason."""
+    """What else there is no recording of, by reason: streams, packets, messages."""
     counts: dict[str, int] = field(default_factory=dict)
     """What was seen, by kind."""
     anomalies: dict[str, int] = field(default_factory=dict)
@@ -74,8 +78,9 @@ class Recorder:
         record = settings.record
         self._layout, self._pool, self._spool, self._lasting = layout, pool, spool, lasting
         self._window_ns = int(record.window * _NS)
-        self.correlator = Correlator(linger_ns=int(record.linger * _NS), window_ns=self._window_ns, lead_ns=int(record.early * _NS),
-                                     recover_ns=int(settings.spool.recover * 3600 * _NS) if lasting else 0)
+        self.correlator = Correlator(
+            linger_ns=int(record.linger * _NS), window_ns=self._window_ns, lead_ns=int(record.early * _NS),
+            recover_ns=int(settings.spool.recover * 3600 * _NS) if lasting else 0)
         self._index = Index(layout.index, settings.index.region or None)
         self._notice, self._refuses = notice, refuses
         self.interface: str | None = None
@@ -86,16 +91,19 @@ class Recorder:
         self._waiting: list[Job] = []
         self._retry: list[tuple[float, Job]] = []
         self._known: set[int] = set()
+        self._unlisted: set[int] = set()
         self._found: set[int] = set()
         self._begun: set[int] = set()
         self._set_aside: set[int] = set()
         self._aside = Worker(layout.root, spool.root, settings)
         self._finished: list[dict[str, Any]] = []
-        self._finished_at = 0.0
+        self._commit_at = 0.0
         self._full_segments = 0
         self.summary = Summary()
+        self.calls_lost: Counter[str] = Counter()
+        """Calls that are over and of which there is no recording, by reason."""
         self.not_recorded: Counter[str] = Counter()
-        """Calls and streams of which there is no recording, by reason."""
+        """Calls of which there is a recording without sound, by reason."""
 
     def process(self, run: Run) -> None:
         """One run, which the spool has taken in, all the way."""
@@ -111,7 +119,7 @@ class Recorder:
         self._look_up()
         self._again()
         self._collect(self._pool.outcomes())
-        if self._finished and time.monotonic() >= self._finished_at + _COMMIT_S:
+        if self._finished and time.monotonic() >= self._commit_at:
             with suppress(IndexBusyError):  # somebody reads it for long: tried again the next time
                 self._commit_or_wait()
 
@@ -140,15 +148,32 @@ class Recorder:
         summary.counts = dict(sorted(seen.items()))
         anomalies = self.anomalies
         summary.anomalies = dict(sorted(anomalies.items()))
-        summary.not_recorded = self.lost(seen)
+        summary.not_recorded, summary.balance = self.lost(seen), self.balance
         return summary
 
     def lost(self, counts: Counter[str]) -> dict[str, int]:
-        """All of which there is no recording, by reason. `counts`: what capture and correlation saw."""
+        """What there is no recording of beside calls, by reason. `counts`: what capture and correlation saw."""
         anomalies = self.anomalies
         lost = self.not_recorded.copy()
         lost.update({reason: counts[name] + anomalies[name] for name, reason in _LOST.items() if counts[name] + anomalies[name]})
         return dict(sorted(lost.items()))
+
+    @property
+    def balance(self) -> Balance:
+        """What became of the calls that are over. How many were seen and what became of them is counted apart, so that they
+        can be held against one another.
+        """
+        lost = self.calls_lost.copy()
+        if odd := self.correlator.signalling.counts["invite-not-understood"]:
+            lost["invite-not-understood"] = odd
+        return Balance(self.correlator.begun + odd - self.in_progress, self.summary.calls_added, self.summary.calls_known, lost)
+
+    @property
+    def in_progress(self) -> int:
+        """Calls that go on, or that are not finalised or not in the index yet."""
+        jobs = [*self._waiting, *(job for _, job in self._retry)]
+        over = sum(job.until_ns is None for job in jobs) + self._pool.calls + len(self._finished)
+        return self.correlator.open + over
 
     @property
     def anomalies(self) -> Counter[str]:
@@ -200,12 +225,13 @@ class Recorder:
             self._find_known(fresh)
         for job in waiting:
             if job.number in self._known or job.number in self._set_aside:
-                if job.until_ns is None and job.number in self._known:
+                if job.number in self._set_aside:
+                    self._lose(job, "quarantined")
+                elif job.until_ns is None and job.number not in self._unlisted:
                     self.summary.calls_known += 1
                 self._done(job)
             elif job.number not in self._begun and self._refuses is not None and self._refuses(nanoseconds(job.facts["start"])):
-                if job.until_ns is None:
-                    self.not_recorded["disk-full"] += 1
+                self._lose(job, "disk-full")
                 self._done(job)
             else:
                 self._begun.add(job.number)
@@ -233,6 +259,7 @@ class Recorder:
                     with suppress(StoreError):
                         self._add(read(self._layout.sidecar(job.id)), job)
                         self._known.add(job.number)
+                        self._unlisted.add(job.number)
 
     def _collect(self, outcomes: Sequence[Outcome]) -> None:
         failed = ""
@@ -250,6 +277,7 @@ class Recorder:
             aside = job.number in self._set_aside
             self._done(job, outcome.sidecar is not None)
             if outcome.error or aside:
+                self._lose(job, "quarantined")
                 continue
             if outcome.sidecar is not None:
                 self._add(outcome.sidecar, job)
@@ -257,18 +285,22 @@ class Recorder:
                     self.not_recorded[f"no-audio: {outcome.sidecar.get('audio_reason') or 'unknown'}"] += 1
             elif job.until_ns is None:
                 self._found.discard(job.number)
-                self.not_recorded["rtp-not-voice"] += 1
+                self._lose(job, "rtp-not-voice")
         if failed and not self._lasting:
             raise DataError(failed)
         if len(self._finished) >= _COMMIT:
             self._commit_or_wait()
+
+    def _lose(self, job: Job, reason: str) -> None:
+        """Counts a call that is not recorded, when the last of its jobs comes to it."""
+        self.calls_lost[reason] += job.until_ns is None
 
     def _done(self, job: Job, recorded: bool = False) -> None:
         """The job needs the spool no more."""
         if self._lasting:
             if job.until_ns is None:
                 self.taken += job.taken
-                for numbers in (self._found, self._begun, self._known, self._set_aside):
+                for numbers in (self._found, self._begun, self._known, self._unlisted, self._set_aside):
                     numbers.discard(job.number)
             self._releases.append(job.segments)
         else:
@@ -295,8 +327,6 @@ class Recorder:
                 self._pool.submit(job)
 
     def _add(self, sidecar: dict[str, Any], job: Job) -> None:
-        if not self._finished:
-            self._finished_at = time.monotonic()
         self._finished.append(sidecar)
         if sidecar.get("end_reason") == "recovered":
             self.summary.recovered += 1
@@ -308,12 +338,13 @@ class Recorder:
         except (DataError, OSError):
             if not self._lasting:
                 raise
-            self._finished_at = time.monotonic() + _RETRY_S
+            self._commit_at = time.monotonic() + _RETRY_S
 
     def _commit(self) -> None:
         finished = self._finished
         self._index.add_calls(finished)
         self._finished = []
+        self._commit_at = time.monotonic() + _COMMIT_S
         self.summary.calls_added += len(finished)
         self.summary.calls_found = self.summary.calls_added + self.summary.calls_known
         if self._notice is not None:
@@ -330,7 +361,6 @@ class Recorder:
         self._set_aside.add(job.number)
         self._found.discard(job.number)
         self.summary.quarantined += 1
-        self.not_recorded["quarantined"] += 1
         self.summary.warnings.append(f"call {job.id} could not be finalised and is in quarantine: {outcome.error}")
         self._layout.make_directory(self._layout.quarantine)
         path = self._layout.quarantine / f"{job.id}.json"

@@ -159,6 +159,8 @@ class Signalling:
             message = sip.parse(data)
         except sip.SipError as e:
             self.anomalies[e.anomaly] += 1
+            if data.lstrip()[:7] == b"INVITE ":
+                self.counts["invite-not-understood"] += 1
             return
         self.counts["sip_messages"] += 1
         for name in message.anomalies:
