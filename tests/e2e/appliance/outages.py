@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import random
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.appliance.machine import Broken
 from tests.e2e.appliance.run import CAPTURE, CORRELATE, METRICS, Appliance, brief, last
-from tests.e2e.appliance.traffic import Load, Sender
+from tests.e2e.appliance.traffic import Load, Sender, judge
+from tests.e2e.wire import Phone
+
+Json = dict[str, Any]
 
 CALLS = 10
 AT_S = 7.0  # when it happens, in seconds since the first packet
@@ -49,10 +54,8 @@ def tell_gap(box: Appliance, load: Load, name: str) -> None:
     """Whether the calls that lack packets say that they were not captured."""
     ids = {phone.call_id.decode() for phone in load.calls[:CALLS]}
     calls = [call for call in box.calls() if ids & {leg["call_id"] for leg in call["legs"]}]
-    words = ("not_captured", "not-captured", "gap", "capture_gap")
-    telling = [call for call in calls if any(word in json.dumps(call) for word in words)]
-    sample = telling[0] if telling else (calls[0] if calls else {})
-    told = {key: sample.get(key) for key in ("anomalies", "gaps", "not_captured", "recorder") if sample.get(key)}
+    telling = [call for call in calls if call["recorder"].get("not_captured")]
+    told = telling[0]["recorder"]["not_captured"] if telling else "nothing"
     box.found(len(telling) == len(calls) and calls, f"{name}, told",
               f"{len(telling)} of {len(calls)} calls list what was not captured: {told}")
 
@@ -105,6 +108,57 @@ def kill(box: Appliance) -> None:
             through(box, f"kill -9 {name}", event, may_miss_s=miss, quiet=not miss, gap=bool(miss))
         except Broken as e:
             box.found(False, f"kill -9 {name}", e)
+
+
+def kills(box: Appliance) -> None:
+    """Kill -9 again and again, at any moment, of each process in turn; ten calls talk through all of it, others come and go."""
+    chance = random.Random(5)
+    targets = (CAPTURE, CORRELATE, "worker")
+    moments = [6 + n * 5 + chance.uniform(0, 4) for n in range(box.kills)]
+    lasting = 6 + box.kills * 5 + 8
+    load = box.load().add(CALLS, 0, lasting)
+    for n in range(round(lasting) - 8):
+        load.add(1, n + 0.4, 7)
+    packets = load.packets()
+    before, started = box.restarts(), time.time()
+    with Sender(box.machine.outside, packets) as sender:
+        for n, moment in enumerate(moments):
+            time.sleep(max(0, started + moment - time.time()))
+            target = targets[n % len(targets)]
+            if target == "worker":
+                pids = box.machine.run("ps", "-o", "pid=", "--ppid", box.main_pid(CORRELATE), check=False).split()
+            else:
+                pids = [str(box.main_pid(target))]
+            box.machine.ask("kill", "-9", *(pid for pid in pids if pid != "0"))
+        sender.join()
+    box.wait_calls((phone.call_id.decode() for phone in load.calls[:CALLS]), 60)
+    time.sleep(5)
+    calls = box.calls()
+    spans = gaps(calls)
+    shift = started - packets[0].time_ns / 1e9
+
+    def cut(phone: Phone) -> bool:
+        """Whether signalling of the call fell into a time without capture."""
+        begins = phone.start_ns / 1e9 + shift
+        moments = [begins, begins + 0.1, begins + phone.seconds, begins + phone.seconds + 0.1]
+        return any(since - 0.3 < moment < until + 0.3 for since, until in spans for moment in moments)
+    spared = Load(calls=[phone for phone in load.calls if not cut(phone)], first=load.first)
+    captures = len(moments[::len(targets)])
+    said = judge(spared, calls, may_miss_s=captures * LOST_S)
+    longest = max((until - since for since, until in spans), default=0.0)
+    told = sum(until - since for since, until in spans)
+    right = not said.wrong and longest <= LOST_S and said.longest_missing_s <= told + 0.1 * captures
+    after = box.restarts()
+    box.found(right, "kill -9, again and again", f"{box.kills} times in {moments[-1]:.0f} s, {captures} of them capture: "
+              f"{said}, {len(load.calls) - len(spared.calls)} more began or ended unseen; {len(spans)} times without capture, "
+              f"the longest {longest:.2f} s, {told:.2f} s in all; restarts {'/'.join(before.values())} > {'/'.join(after.values())} "
+              f"{brief(said.wrong)}".rstrip())
+
+
+def gaps(calls: Sequence[Json]) -> list[tuple[float, float]]:
+    """From when to when nothing was captured, as the calls tell; each once."""
+    told = {(gap["start"], gap["end"]) for call in calls for gap in call["recorder"].get("not_captured", [])}
+    return sorted((datetime.fromisoformat(since).timestamp(), datetime.fromisoformat(until).timestamp()) for since, until in told)
 
 
 def reboot(box: Appliance) -> None:

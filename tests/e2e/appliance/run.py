@@ -29,6 +29,7 @@ class Appliance:
     work: Path
     deb: Path
     load_calls: int
+    kills: int
     failures: int = 0
     expected: dict[str, Json] = field(default_factory=dict)
     _loads: int = 0
@@ -42,7 +43,7 @@ class Appliance:
     def load(self) -> Load:
         """An empty load, whose calls are not those of any other."""
         self._loads += 1
-        return Load(first=self._loads * 250)
+        return Load(first=self._loads * 1000)
 
     @property
     def data(self) -> Path:
@@ -151,7 +152,7 @@ def run(options: argparse.Namespace, work: Path) -> int:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     machine = Machine(work / "root", "box", work.name)
     machine.disk = Disk(work, GIGABYTES * 1024)
-    box = Appliance(machine, work, work / "rokuon.deb", options.calls)
+    box = Appliance(machine, work, work / "rokuon.deb", options.calls, options.kills)
     try:
         box.found(True, "boot", f"running after {machine.boot():.1f} s")
         for name in ("install", *(name for name in options.names if name != "install")):

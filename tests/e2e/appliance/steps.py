@@ -132,9 +132,9 @@ def calls(box: Appliance) -> None:
     more = [call for call in found if call["id"] not in own
             and any(stream["src"].startswith(("10.20.", "192.0.2.")) for stream in call["streams"])]
     box.found(not more, "calls, none beyond", [(c["id"], c["state"]) for c in more] or "none")
-    denied = box.rokuon("calls", "--json", user=STRANGER)
-    box.found(denied.returncode == 4 and denied.stderr.count("\n") == 1, "calls, by a stranger",
-              f"exit {denied.returncode}: {last(denied.stderr)}")
+    denied, shown = (box.rokuon(*where, "calls", "--json", user=STRANGER) for where in (("--data", "/var/lib/rokuon"), ()))
+    box.found(denied.returncode == 4 and denied.stderr.count("\n") == 1 and shown.stdout.strip() in ("", "[]"),
+              "calls, by a stranger", f"exit {denied.returncode}: {last(denied.stderr)}")
     paths = [box.data / call["audio"]["path"] for call in found if call["audio"]]
     modes = {f"{path.stat().st_mode & 0o777:o}" for path in paths if path.exists()}
     box.found(modes == {"640"} and all(path.exists() for path in paths), "calls, files",
@@ -243,5 +243,5 @@ def remove(box: Appliance) -> None:
 
 STEPS: dict[str, Callable[[Appliance], None]] = {
     "install": install, "calls": calls, "codecs": codecs, "load": load, "metrics": metrics,
-    "restart": outages.restart, "kill": outages.kill, "reboot": outages.reboot, "power": outages.power,
-    "upgrade": outages.upgrade, "disk": space.disk, "remove": remove}
+    "restart": outages.restart, "kill": outages.kill, "kills": outages.kills,
+    "reboot": outages.reboot, "power": outages.power, "upgrade": outages.upgrade, "disk": space.disk, "remove": remove}
