@@ -20,7 +20,8 @@ from rokuon import __version__
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = [ROOT / "packaging/debian" / name for name in ("postinst", "postrm", "prerm")]
 BUILT = os.environ.get("ROKUON_DEB", "")
-on_debian = pytest.mark.skipif(not (shutil.which("dpkg-deb") and Path("/etc/debian_version").exists()), reason="this is no Debian")
+debian = shutil.which("dpkg-deb") and Path("/etc/debian_version").exists()
+on_debian = pytest.mark.skipif(not debian, reason="this is no Debian")
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS, ROOT / "scripts/build-deb", ROOT / "scripts/try-sandbox", ROOT / "systemd/back-off",
