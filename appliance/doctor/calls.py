@@ -12,7 +12,7 @@ from rokuon.decoders import registry
 from rokuon.decoders.api import DecoderUnavailable, PayloadFormat
 from rokuon.sniffer.binding import Span
 from rokuon.sniffer.model import Call, MediaClaim, Side
-from rokuon.store.correlate import Ended, Piece
+from rokuon.store.ended import Ended, Piece
 from rokuon.store.jobs import formats_of
 
 __all__ = ["Calls", "Lonely", "add"]
@@ -23,6 +23,7 @@ SETTLED_NS = 1 * _S
 _NAMES = 4096
 _PACKETS = 10
 """Packets of a stream from which on it counts as media: fewer open a firewall, or are a stray."""
+_ONE_WAY = (b"a=sendonly", b"a=recvonly", b"a=inactive")
 _NO_VOICE = frozenset(("TELEPHONE-EVENT", "CN", "RED", "T140"))
 _RATES = {"PCMU": 8000, "PCMA": 8000, "G722": 32_000, "OPUS": 96_000, "L16": 32_000}
 """Bytes a second that one direction takes in a recording."""
@@ -110,12 +111,14 @@ class Calls:
             if isinstance(item, Ended):
                 del self._seen[item.call.number]
                 if item.call.legs:
-                    self._signalled(item.call, seen, now_ns)
+                    one_way = any(word in frame.data for frame in item.frames for word in _ONE_WAY)
+                    self._signalled(item.call, seen, now_ns, one_way)
                 else:
                     self._alone(item.call, seen)
 
     # -- with signalling -----------------------------------------------------
-    def _signalled(self, call: Call, seen: _Seen, now_ns: int) -> None:
+    def _signalled(self, call: Call, seen: _Seen, now_ns: int, one_way: bool) -> None:
+        """`one_way`: some description of it says that media goes in one direction, or not at all."""
         self.states[call.state] += 1
         first_lines = [m.first_line for m in call.messages]
         lasted = now_ns - call.start_ns >= SETTLED_NS
@@ -129,12 +132,12 @@ class Calls:
         self.video += any(claim.media == "video" and claim.port for claim in call.claims)
         self.claimed_packets += self._packets(seen)
         self._codecs(call, seen)
-        self._directions(call, seen, now_ns)
+        self._directions(call, seen, now_ns, one_way)
 
     def _packets(self, seen: _Seen) -> int:
         return sum(counts.packets for n in seen.streams if (counts := self.streams.counts(n)) is not None)
 
-    def _directions(self, call: Call, seen: _Seen, now_ns: int) -> None:
+    def _directions(self, call: Call, seen: _Seen, now_ns: int, one_way: bool) -> None:
         if call.answer_ns is None:
             return
         end = min(now_ns, call.end_ns if call.end_ns is not None else now_ns)
@@ -148,7 +151,7 @@ class Calls:
         if len(seen.sides) == 2:
             self.both += 1
             return
-        if any(event.type == "hold" for event in call.events):
+        if one_way or any(event.type == "hold" for event in call.events):
             self.held += 1
             return
         if seen.sides:

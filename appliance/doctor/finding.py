@@ -10,8 +10,8 @@ __all__ = ["Finding", "Level", "Report", "and_more", "count", "listed", "ordered
 
 Level = Literal["ok", "note", "warning", "problem"]
 _RANK: Mapping[str, int] = {"problem": 0, "warning": 1, "note": 2, "ok": 3}
-_CAUSES = ("interface", "drops", "capture-file", "encapsulation", "snaplen", "one-way-signalling", "sip-tls", "signalling", "calls",
-           "announced-media", "both-directions", "media-without-signalling", "srtp", "codecs", "rtp-loss", "duplicates")
+_CAUSES = ("interface", "drops", "capture-file", "encapsulation", "snaplen", "one-way-signalling", "sip-tls", "signalling",
+           "calls", "announced-media", "both-directions", "media-without-signalling", "srtp", "codecs", "rtp-loss", "duplicates")
 """What is the cause of much else comes first."""
 
 

@@ -6,7 +6,7 @@ Counts only what capture and correlation do not: they are asked first.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,8 +34,8 @@ SILENCE_NS = 5 * _S
 _SIP_TLS = 5061
 _ZRTP = int.from_bytes(b"ZRTP", "little")
 _RESPONSE = int.from_bytes(b"SIP/", "little")
-_OTHER_TCP = {1720: "H.323", 2000: "SCCP"}
-_OTHER_UDP = {2427: "MGCP", 2727: "MGCP", 4569: "IAX2"}
+_OTHER_TCP = {"H.323": (1720,), "SCCP": (2000,)}
+_OTHER_UDP = {"MGCP": (2427, 2727), "IAX2": (4569,)}
 _PATHS, _SERVERS, _SEEN = 4096, 1024, 20_000
 _LOOKED_AT = 64
 """TLS records of a batch whose server is noted."""
@@ -191,8 +191,12 @@ class Survey:
         rest = which[kinds == Kind.OTHER]
         self.zrtp += int(((d.head[rest, 1] == _ZRTP) & ((d.head[rest, 0] & 0xFF) == 0x10) & (d.captured[rest] >= 12)).sum())
         ports = d.ports[rest].view(">u2").reshape(-1, 2)
-        for port, name in _OTHER_UDP.items():
-            number = int(((ports == port).any(axis=1) & (d.captured[rest] > 4)).sum())
+        self._others(_OTHER_UDP, ports, d.captured[rest] > 4)
+
+    def _others(self, known: Mapping[str, tuple[int, ...]], ports: NDArray[np.uint16], filled: NDArray[np.bool_]) -> None:
+        """Counts other signalling than SIP by its ports, shape (n, 2)."""
+        for name, theirs in known.items():
+            number = int(((among(ports[:, 0], theirs) | among(ports[:, 1], theirs)) & filled).sum())
             if number:
                 self.other_signalling[name] += number
 
@@ -216,10 +220,7 @@ class Survey:
         head = window(batch.data, upper, 20)
         ports = head[:, :4].copy().view(">u2")
         payload = upper + (head[:, 12] >> 4).astype(np.int64) * 4
-        for port, name in _OTHER_TCP.items():
-            number = int(((ports == port).any(axis=1) & (payload < end)).sum())
-            if number:
-                self.other_signalling[name] += number
+        self._others(_OTHER_TCP, ports, payload < end)
         secret = (*self.sip_ports.tolist(), _SIP_TLS)
         to_server, from_server = among(ports[:, 1], secret), among(ports[:, 0], secret)
         record = window(batch.data, payload, 3)
