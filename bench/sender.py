@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,8 @@ from sender_replay import Replay
 from sender_ring import Ring
 from tests.sniffer.wires import missing, own_network, wire
 
+SECOND = 500
+"""Ticks."""
 LATE_S = 0.020
 """Later than a packet time: the pace was not kept."""
 
@@ -49,8 +51,8 @@ class Part(Protocol):
     def close(self) -> None: ...
 
 
-def run(parts: Sequence[Part]) -> dict[str, Any]:
-    """Ticks until all parts are over; how late it was."""
+def run(parts: Sequence[Part], enough: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """Ticks until all parts are over; how late it was. `enough` is called now and then."""
     latest, late, ticks = 0.0, 0, 0
     begun = time.monotonic()
     while not all(part.over for part in parts):
@@ -62,6 +64,8 @@ def run(parts: Sequence[Part]) -> dict[str, Any]:
         for part in parts:
             part.tick()
         ticks += 1
+        if not ticks % SECOND:
+            enough()
     return {"seconds": round(time.monotonic() - begun, 3), "ticks": ticks, "late_ticks": late,
             "latest_ms": round(latest * 1000, 1), "kept_up": latest <= LATE_S}
 
@@ -82,8 +86,12 @@ def send(options: argparse.Namespace, interface: str) -> dict[str, Any]:
     floods = {text: flood(interface, text, ring) for text in options.flood}
     calls: Any = Replay(interface, options.replay) if options.replay else Calls(
         interface, options.calls, options.duration, options.seconds, options.ramp, options.seed, ring)
+    def enough() -> None:
+        if options.until and options.until.exists():
+            calls.stop_now()
+
     before = os.times()
-    told = run([calls, *floods.values()])
+    told = run([calls, *floods.values()], enough)
     after = os.times()
     told |= {"cpu_user_s": round(after.user - before.user, 2), "cpu_system_s": round(after.system - before.system, 2),
              "rtp": calls.rtp, "messages": calls.messages, "floods": {text: part.sent for text, part in floods.items()},
@@ -106,6 +114,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=300, help="at a time")
     parser.add_argument("--duration", type=float, default=90, help="seconds of talk of a call")
     parser.add_argument("--seconds", type=float, default=10, help="at full number")
+    parser.add_argument("--until", type=Path, metavar="FILE", help="calls end before --seconds are over, when this file is there")
     parser.add_argument("--ramp", type=float, default=5, help="seconds within which the first calls begin and the last ones end")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--flood", action="append", default=[], metavar="KIND:RATE[:START:SECONDS]")

@@ -130,6 +130,10 @@ class Calls:
         """Whether the last call has ended."""
         return self._tick > self._stop and not self.in_progress and not self._events
 
+    def stop_now(self) -> None:
+        """As if `seconds` were over."""
+        self._stop = min(self._stop, self._tick)
+
     def tick(self) -> None:
         """What is due in the next 2 ms."""
         now = self._tick
