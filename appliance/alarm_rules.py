@@ -28,6 +28,8 @@ _MANY_JOBS = 20
 _START_S = 30.0
 """After our own start, the others may still be starting."""
 _FEW_FILES = 100_000
+_MUTE_BYTES = 4 << 20
+"""Free on a disk so full that nobody may be able to write a state file; that is an alarm of its own."""
 _FULL = 0.8
 """Share of the spool's bound."""
 _MOST_PROCESSES, _MOST_COUNTERS = 64, 256
@@ -155,6 +157,7 @@ def _gone(look: Look, memory: Memory, running: set[str], correlates: bool) -> It
     processes = [("capture", name, state, name in running) for name, state in sorted(look.captures.items())]
     if look.correlation is not None:
         processes.append(("correlate", "", look.correlation, correlates))
+    mute = look.disk is not None and look.disk[0] < _MUTE_BYTES
     for what, name, state, runs in processes:
         if runs or state.get("stopped") is True:
             continue
@@ -162,8 +165,8 @@ def _gone(look: Look, memory: Memory, running: set[str], correlates: bool) -> It
         silent, watched = memory.silent_s(process, state, look)
         facts = {"process": label(process), "name": label(name), "pid": whole(state.get("pid")),
                  "last": label(state.get("time"))}
-        yield Finding(f"process-gone/{label(process)}", CRITICAL, f"process-gone/{what}", facts,
-                      "is" if silent > (STALE_S if silent != watched else _START_S) else "unsure")
+        sure = silent > (STALE_S if silent != watched else _START_S) and not mute
+        yield Finding(f"process-gone/{label(process)}", CRITICAL, f"process-gone/{what}", facts, "is" if sure else "unsure")
     for what, missing in (("capture", correlates and not look.captures),
                           ("correlate", bool(running) and look.correlation is None)):
         if missing:

@@ -136,6 +136,9 @@ class CallHook:
             os.close(sidecar)
 
     def _ended(self, call: _Call, outcome: Outcome, now: float) -> None:
+        if outcome.result == "stopped":
+            self._again.insert(0, call)
+            return
         self._counts[outcome.result] += 1
         if outcome.result == "ok":
             self._in_trouble = 0

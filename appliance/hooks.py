@@ -56,7 +56,7 @@ def environment(data: Path, hook: str, **more: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: "ok", "failed" or "timeout", and why, on one line."""
+    """How a run ended: "ok", "failed", "timeout" or, where it was ended by `stop`, "stopped", and why, on one line."""
 
     result: str
     why: str = ""
@@ -77,7 +77,7 @@ class Run:
         self._timeout_s = timeout_s
         self._deadline = now + timeout_s
         self._signals = [signal.SIGTERM, signal.SIGKILL]
-        self._late = False
+        self._late = self._stopped = False
         self._said = b""
 
     @property
@@ -95,7 +95,7 @@ class Run:
             self._listen()
             self._close()
             if self._late:
-                return Outcome("timeout", f"took longer than {self._timeout_s:g} s and was killed")
+                return self._overdue("was killed")
             return Outcome("ok") if code == 0 else Outcome("failed", self._reason(code))
         if now < self._deadline:
             return None
@@ -105,11 +105,14 @@ class Run:
             self._deadline = now + _GRACE_S
             return None
         self._close()  # not even SIGKILL ends it: it hangs in the kernel, on a file system that is gone perhaps
-        return Outcome("timeout", f"took longer than {self._timeout_s:g} s and cannot be killed")
+        return self._overdue("cannot be killed")
 
     def stop(self) -> None:
         """Ends it as if its time were over; `poll` gives the outcome."""
-        self._deadline = 0.0
+        self._stopped, self._deadline = not self._late, 0.0
+
+    def _overdue(self, fate: str) -> Outcome:
+        return Outcome("stopped" if self._stopped else "timeout", f"took longer than {self._timeout_s:g} s and {fate}")
 
     def _ended(self) -> bool:
         try:
@@ -241,6 +244,9 @@ class AlarmHook:
             os.close(content)
 
     def _ended(self, notice: _Notice, outcome: Outcome, now: float) -> None:
+        if outcome.result == "stopped":
+            self._waiting.setdefault(notice.body["id"], notice)
+            return
         self._counts[outcome.result] += 1
         if outcome.result == "ok":
             return

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -214,18 +214,24 @@ class Watch:
     def _end(self) -> None:
         """Lets commands end, and keeps where we are."""
         self._notifier.stopping()
-        until = time.monotonic() + _STOP_S
         hooks = [hook for hook in (self._alarm_hook, self._call_hook) if hook is not None]
-        while any(hook.busy for hook in hooks) and time.monotonic() < until:
-            for hook in hooks:
-                hook.finish(time.monotonic())
-            time.sleep(_BUSY_S)
+        self._let_end(hooks)
         for hook in hooks:
             hook.stop(time.monotonic())
+        self._let_end(hooks)
         self._keep_hooks()
         self._publish(self._alarms_file, {**self._alarms.state(), "hook": dict(self._alarm_counts),
                                           "untold": self._alarm_hook.state()})
         self._log.info("watch-stopped", "watching stopped")
+
+    @staticmethod
+    def _let_end(hooks: Sequence[AlarmHook | CallHook]) -> None:
+        """Waits a little for commands that run."""
+        until = time.monotonic() + _STOP_S
+        while any(hook.busy for hook in hooks) and time.monotonic() < until:
+            for hook in hooks:
+                hook.finish(time.monotonic())
+            time.sleep(_BUSY_S)
 
 
 def _alone(path: Path) -> BinaryIO:

@@ -184,6 +184,17 @@ def test_a_clock_that_is_set_makes_no_process_gone_nor_alarms_that_stay() -> Non
     assert box.told(60) == [("process-gone/capture-eth1", "raised")]
 
 
+def test_on_a_full_disk_nobody_can_say_that_he_is_there() -> None:
+    box = Box()
+    assert box.told(10) == []
+    box.hang |= {"capture", "correlate"}
+    box.disk = (0, 100 * GIB)
+    assert box.told(600) == [("disk", "raised")]
+    box.disk = (50 * GIB, 100 * GIB)
+    box.hang.clear()
+    assert box.told(60) == [("disk", "cleared")]
+
+
 def test_one_half_alone_is_told() -> None:
     box = Box()
     box.correlate = None

@@ -214,10 +214,11 @@ def test_what_was_not_told_is_told_after_the_next_start(tmp_path: Path) -> None:
     box.hook.offer(notice("b"))
     box.hook.step(box.now)
     assert box.hook.busy
-    kept = json.loads(json.dumps(box.hook.state()))
     box.hook.stop(box.now)
     box.now += 10
     until(lambda: not box.hook.busy, lambda: box.hook.finish(box.now))
+    kept = json.loads(json.dumps(box.hook.state()))
+    assert (box.counts, box.said.lines) == ({}, [])
     again = Alarmed(tmp_path, saved=kept)
     again.settle()
     assert sorted(again.told) == [("a", "raised"), ("b", "raised")]
@@ -455,14 +456,17 @@ def test_after_a_restart_it_goes_on_and_what_ran_is_run_again(tmp_path: Path) ->
     box.finish(2, 3, 4)
     box.hook.step(box.now)
     assert box.hook.busy
-    kept = box.kept()
+    killed = box.kept()
     box.hook.stop(box.now)
     box.now += 10
     until(lambda: not box.hook.busy, lambda: box.hook.finish(box.now))
+    assert (box.counts["ok"], box.counts["timeout"], box.said.lines) == (1, 0, [])
     box.finish(5)
-    again = Called(tmp_path, saved=kept)
-    again.settle()
-    assert sorted(again.calls) == [1, 2, 3, 4, 5]
+    for kept in (box.kept(), killed):
+        again = Called(tmp_path, saved=kept)
+        again.settle()
+        assert sorted(again.calls) == [1, 2, 3, 4, 5]
+        box.got.write_text('{"n": 1}\n')
 
 
 def test_failures_are_remembered_over_a_restart(tmp_path: Path) -> None:
