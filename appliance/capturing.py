@@ -31,9 +31,9 @@ __all__ = ["SPOOL_PREFIX", "capture_packets", "source_name", "spool_limit"]
 
 SPOOL_PREFIX = "capture-"
 _NS = 1_000_000_000
-_RUN_S = 0.25
+_RUN_S = 0.2
 """A run lasts so long at most: what a killed capture had in hand."""
-_BEHIND_NS = _NS // 2
+_BEHIND_NS = _NS // 10
 """How far time without packets stays behind the clock: packets of that age may still be on their way."""
 _STEP_NS = 5 * _NS
 _LINES = 20
@@ -144,9 +144,8 @@ class _Capturing:
                 run = self._capture.process(batch)
                 dropped = self._source.stats()["dropped"]
                 run.dropped, self._dropped = dropped - self._dropped, dropped
+                run.step_ns = self._clock(run.last_ns)
                 self.writer.append(run)
-                self._heard = time.monotonic_ns()
-                self._clock(int(batch.time_ns.max()))
             idle = time.monotonic_ns() - self._heard
             self.writer.beat(max(self._newest, (self._newest + idle if self._newest else time.time_ns()) - _BEHIND_NS))
             if now - looked >= 1:
@@ -155,14 +154,18 @@ class _Capturing:
             if duration_s is not None and now - begun >= duration_s:
                 self._source.stop()
 
-    def _clock(self, newest_ns: int) -> None:
-        """Whether packet time goes as the clock does that nobody sets."""
-        offset = newest_ns - time.monotonic_ns()
-        if self._offset is not None and abs(offset - self._offset) > _STEP_NS:
-            self._steps += 1
-            self._say("clock-step", f"the clock was set by {(offset - self._offset) / _NS:+.1f} s")
+    def _clock(self, newest_ns: int) -> int:
+        """By how much packet time was set, against the clock that nobody sets; 0: it was not."""
+        now = time.monotonic_ns()
+        offset, before = newest_ns - now, self._offset
         self._offset = offset
-        self._newest = max(self._newest, newest_ns)
+        if newest_ns > self._newest:
+            self._newest, self._heard = newest_ns, now
+        if before is None or abs(offset - before) <= _STEP_NS:
+            return 0
+        self._steps += 1
+        self._say("clock-step", f"the clock was set by {(offset - before) / _NS:+.1f} s")
+        return offset - before
 
     def _say(self, event: str, line: str) -> None:
         self._lines.append(line)
@@ -217,7 +220,8 @@ _WHY = {"dropped": "the kernel's buffer was full, or the card's", "disk-slow": "
 
 
 def capture_packets(interfaces: Sequence[str], layout: Layout, settings: Settings, *, bpf: str = "",
-                    duration_s: float | None = None, reload: Callable[[], Settings] | None = None, told: Callable[[], None] | None = None) -> None:
+                    duration_s: float | None = None, reload: Callable[[], Settings] | None = None,
+                    told: Callable[[], None] | None = None) -> None:
     """Writes what comes from interfaces into the spool until SIGINT, SIGTERM or `duration_s`. Calls go on after the next start.
 
     bpf: a filter that packets have to pass beside that of the settings. `reload`: reads the settings anew, at SIGHUP; where those

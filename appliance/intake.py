@@ -85,8 +85,9 @@ class Intake:
                     self._each[name] = _Each(self._layout, name, self._spool)
 
     def read(self, correlator: Correlator, alive: Callable[[], None]) -> Iterator[Run]:
-        """The next runs, each in the spool's account when it is given out, and to be done with before the next is asked for; none:
-        there is nothing at the moment. `alive` is called now and then.
+        """The next runs, each in the spool's account when it is given out, and to be done with before the next is asked for.
+
+        None: there is nothing at the moment. `alive` is called now and then.
         """
         self._scan()
         now = time.monotonic()
@@ -156,6 +157,15 @@ class Intake:
                 oldest = min((run.first_ns for run in self._spool.runs if run.source == source), default=0)
                 each.taken.until = {key: until for key, until in each.taken.until.items() if until >= oldest}
                 each.taken.shorten((*key, until) for key, until in each.taken.until.items())
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """Times in which a capture did not run that now does, though nothing has come since."""
+        found = []
+        for each in self._each.values():
+            state, reader = each.reader.head(), each.reader
+            if state is not None and reader.given_epoch not in (0, state.epoch) and not each.runs and reader.alive(state):
+                found.append((reader.newest_ns, state.now_ns))
+        return found
 
     def now_ns(self) -> int | None:
         """Up to which packet time nothing more is to come; None: no capture runs."""

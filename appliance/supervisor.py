@@ -62,7 +62,7 @@ class _Child:
             if os.getppid() != parent:
                 os._exit(0)
 
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=follow)
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=follow)  # noqa: PLW1509 -- none here
         self.began = time.monotonic()
 
     @property

@@ -22,8 +22,8 @@ BUSY = 4
 def capture(context: Context, /, interfaces: tuple[str, ...], bpf: str, duration: float | None) -> int:
     """Write packets from network interfaces into the spool, for `rokuon correlate` to make recordings of.
 
-    The half of `rokuon record -i` that needs CAP_NET_RAW, as the service runs it. SIGTERM ends it; calls go on after the next start.
-    SIGHUP makes it read its settings again.
+    The half of `rokuon record -i` that needs CAP_NET_RAW, as the service runs it. SIGTERM ends it; calls go on after the next
+    start. SIGHUP makes it read its settings again.
     """
     from rokuon.appliance.capturing import capture_packets
     from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError

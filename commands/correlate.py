@@ -19,8 +19,8 @@ __all__ = ["correlate"]
 def correlate(context: Context, /, jobs: int | None) -> int:
     """Make recordings of what `rokuon capture` writes into the spool.
 
-    The half of `rokuon record -i` that needs no privilege and no network, as the service runs it. SIGTERM ends it; open calls go on
-    after the next start, or are finished by `rokuon drain`. SIGHUP makes it read its settings again.
+    The half of `rokuon record -i` that needs no privilege and no network, as the service runs it. SIGTERM ends it; open calls go
+    on after the next start, or are finished by `rokuon drain`. SIGHUP makes it read its settings again.
     """
     from rokuon.appliance.correlating import correlate_spool
 

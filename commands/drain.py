@@ -22,7 +22,6 @@ def drain(context: Context, /, timeout: float) -> int:
 
     What of them is captured later is not recorded; stop capture first.
     """
-    from rokuon.appliance.correlating import DRAIN
     from rokuon.appliance.draining import drain_spool
     from rokuon.appliance.state import age_s, captures
 
@@ -31,6 +30,6 @@ def drain(context: Context, /, timeout: float) -> int:
     if running:
         complain(f"warning: capture of {', '.join(running)} goes on; calls in progress are cut here")
     if not drain_spool(layout, context.settings, len(os.sched_getaffinity(0)), timeout, time.sleep):
-        complain(f"calls are not finished after {timeout:g} s; `rokuon live` shows how far it is ({layout.spool / DRAIN} asks for it)")
+        complain(f"calls are not finished after {timeout:g} s; `rokuon live` shows how far it is")
         return 1
     return 0

@@ -15,7 +15,8 @@ from rokuon.sniffer.binding import Span
 from rokuon.sniffer.model import Call, Hop, Side
 from rokuon.sniffer.sdp import STATIC
 from rokuon.store.call_facts import call_facts, call_id
-from rokuon.store.correlate import Correlator, Ended, Piece
+from rokuon.store.correlate import Correlator
+from rokuon.store.ended import Ended, Piece
 from rokuon.store.finalize import StreamPlan
 from rokuon.store.runs import STREAM
 from rokuon.store.sidecar import iso
@@ -23,9 +24,6 @@ from rokuon.store.signalling import Frame
 from rokuon.store.spool import Spool
 
 __all__ = ["Job", "StreamJob", "make_jobs"]
-
-_RUN_NS = 1_000_000_000
-"""Drops are known to the run, not to the packet."""
 
 _SPELLING = {name.casefold(): name for name in (*(form.encoding for form in STATIC.values()), "opus", "telephone-event",
                                                  "G726-16", "G726-24", "G726-32", "G726-40", "iLBC", "speex", "AMR", "AMR-WB")}
@@ -138,19 +136,13 @@ def _job(ended: Ended | Piece, spool: Spool, correlator: Correlator, slices: dic
     spool.hold(segments)
     identifier = call_id(call)
     until = ended.until_ns if isinstance(ended, Piece) else None
-    facts = call_facts(call, identifier, interface, _dropped(call, correlator) if interface is not None else None)
-    missing = [{"start": iso(since), "end": iso(to)} for since, to in correlator.gaps
-               if to > call.start_ns and since < (call.end_ns or correlator.now_ns)]
-    if missing:
-        facts["recorder"]["not_captured"] = missing
+    begun, over, losses = call.start_ns, max(call.end_ns or correlator.now_ns, call.last_ns), correlator.losses
+    facts = call_facts(call, identifier, interface, losses.dropped_within(begun, over) if interface is not None else None)
+    if gaps := losses.gaps_within(begun, over):
+        facts["recorder"]["not_captured"] = [{"start": iso(since), "end": iso(to)} for since, to in gaps]
     return Job(call.number, identifier, facts, streams, until, ended.frames if isinstance(ended, Ended) else [], segments,
                not call.legs, spool.files(segments), ended.pieced,
                [(*origin, span.until_ns) for span in ended.spans if (origin := spool.origin(span.stream.number))])
-
-
-def _dropped(call: Call, correlator: Correlator) -> int:
-    """Packets that were lost before they got here while the call went on; of what they were nobody knows."""
-    return sum(count for at, count in correlator.drops if call.start_ns <= at <= max(call.end_ns or 0, call.last_ns) + _RUN_NS)
 
 
 def _slices(spool: Spool, spans: Sequence[Span]) -> dict[int, NDArray[np.void]]:

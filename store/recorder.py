@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rokuon.store.correlate import Correlator, Piece
+from rokuon.store.correlate import Correlator
+from rokuon.store.ended import Piece
 from rokuon.store.errors import DataError, IndexBusyError, StoreError
 from rokuon.store.index import Index, LegSpan
 from rokuon.store.jobs import Job, make_jobs

@@ -2,7 +2,7 @@
 
 On disk (all little-endian, every section padded to 8 bytes):
 
-    header · streams · first records · payload begins · newest times · fresh streams · packets · packets' bytes · records · payload
+    header · streams · first records · payload begins · newest times · fresh streams · packets · their bytes · records · payload
 
 `records` and `payload` of one stream lie together, in order of arrival, so that a stream's part of a run is two reads. What lies
 before them is all that correlation needs.
@@ -18,7 +18,8 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["HEADER_SIZE", "PACKET", "RECORD", "RUN_MAGIC", "SLOT", "STREAM", "DamagedRunError", "Run", "RunSizes", "argsort_stable"]
+__all__ = ["HEADER_SIZE", "PACKET", "RECORD", "RUN_MAGIC", "SLOT", "STREAM", "DamagedRunError", "Run", "RunSizes",
+           "argsort_stable"]
 
 RECORD = np.dtype([("time_ns", "<i8"), ("offset", "<u4"), ("frame_length", "<u4"), ("captured", "<u2"), ("length", "<u2"),
                    ("ip_id", "<u2"), ("ttl", "u1"), ("tos", "u1")])
@@ -41,7 +42,7 @@ SLOT = 8
 bytes that follow a captured packet are the next one's headers)."""
 
 RUN_MAGIC = b"RKRUN\x00\x00\x02"
-_HEADER = struct.Struct("<8sQQQQQqqIIIIQQQQ")
+_HEADER = struct.Struct("<8sQQQQQqqIIIIQQQqQ")
 HEADER_SIZE = 128
 _WORD = np.dtype("<u8")
 
@@ -122,6 +123,8 @@ class Run:
     """When the newest packet of each stream in it came, shape (k,)."""
     dropped: int = 0
     """Packets that were lost on the way here since the run before."""
+    step_ns: int = 0
+    """By how much the clock of packet times was set since the run before; 0: it goes as it should."""
     epoch: int = 0
     """Of the capture that wrote it: the time at which it was started."""
     segment: str = ""
@@ -145,8 +148,8 @@ class Run:
     def empty(cls, first_ns: int, last_ns: int) -> Self:
         """A run without packets."""
         none = np.zeros(0, np.uint8)
-        return cls(first_ns, last_ns, np.zeros(0, np.uint32), np.zeros(1, np.uint32), np.zeros(0, STREAM), np.zeros(0, PACKET), none,
-                   np.zeros(0, RECORD), none, np.zeros(1, np.uint32))
+        return cls(first_ns, last_ns, np.zeros(0, np.uint32), np.zeros(1, np.uint32), np.zeros(0, STREAM), np.zeros(0, PACKET),
+                   none, np.zeros(0, RECORD), none, np.zeros(1, np.uint32))
 
     def sections(self) -> list[memoryview]:
         """What follows the header on disk, each padded to 8 bytes."""
@@ -192,7 +195,8 @@ class Run:
         assert self.records is not None
         assert self.payload is not None
         fields = (RUN_MAGIC, epoch, self.sequence, *self.replaces, self.size, self.first_ns, self.last_ns, len(self.streams),
-                  len(self.fresh), len(self.packets), self.dropped, len(self.packet_bytes), len(self.records), len(self.payload))
+                  len(self.fresh), len(self.packets), self.dropped, len(self.packet_bytes), len(self.records), len(self.payload),
+                  self.step_ns)
         head = _HEADER.pack(*fields, 0)
         total = checksum([memoryview(head), *parts])
         return _HEADER.pack(*fields, total).ljust(HEADER_SIZE, b"\0")
@@ -230,9 +234,11 @@ class Run:
             at += _padded(width)
         kinds: tuple[Any, ...] = ("<u4", "<u4", "<u4", "<i8", STREAM, PACKET, np.uint8, RECORD, np.uint8)
         arrays = [np.frombuffer(cut, kind) for cut, kind in zip(cuts, kinds[:len(cuts)], strict=True)]
-        run = cls(fields[6], fields[7], arrays[0], arrays[1], arrays[4], arrays[5], arrays[6], *(arrays[7:] if whole else (None, None)))
+        voice = arrays[7:] if whole else (None, None)
+        run = cls(fields[6], fields[7], arrays[0], arrays[1], arrays[4], arrays[5], arrays[6], *voice)
         run.payload_starts, run.last = arrays[2], arrays[3]
         run.sequence, run.replaces, run.dropped, run.epoch = fields[2], (fields[3], fields[4]), fields[11], its_epoch
+        run.step_ns = fields[15]
         return run
 
 

@@ -21,7 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-
 from rokuon.store.runs import Run
 
 __all__ = ["HEAD", "SEGMENT_HEADER", "SEGMENT_NAME", "Head", "HeadState", "SpoolWriter", "segment_header"]
@@ -197,7 +196,7 @@ class SpoolWriter:
                 self._head.beat(self.epoch, now_ns)
 
     def drain(self) -> None:
-        """Returns when all that was taken is written (and on the disk, where that was asked for). Raises OSError: see `append`."""
+        """Returns when all that was taken is written, and on the disk where that was asked for. Raises OSError: see `append`."""
         with self._changed:
             while self._queue and self.error is None:
                 self._changed.wait()
@@ -303,8 +302,8 @@ class SpoolWriter:
             head = _SEGMENT.pack(_MAGIC, self.epoch, run.sequence, self._size).ljust(SEGMENT_HEADER, b"\0")
         at = self._used + len(head)
         parts = run.sections()
-        _write_all(self._file, ([memoryview(head)] if head else []) + [memoryview(run.header(run.epoch or self.epoch, parts)), *parts],
-                   self._used)
+        start = [memoryview(head), memoryview(run.header(run.epoch or self.epoch, parts))]
+        _write_all(self._file, [*start, *parts], self._used)
         run.epoch = run.epoch or self.epoch
         run.place(self.current, at)
         self._used = at + size

@@ -126,7 +126,8 @@ class Settings:
 
 
 SECTIONS: dict[str, type[Any]] = {"record": RecordSettings, "index": IndexSettings, "capture": CaptureSettings,
-                                  "spool": SpoolSettings, "disk": DiskSettings, "metrics": MetricsSettings, "hooks": HooksSettings}
+                                  "spool": SpoolSettings, "disk": DiskSettings, "metrics": MetricsSettings,
+                                  "hooks": HooksSettings}
 
 
 def load(given: str | None, environment: Mapping[str, str]) -> Settings:

@@ -42,14 +42,14 @@ class SourceReader:
         self.reading = ""
         """Name of the segment that more may come of."""
         self.newest_ns = 0
-        """Packet time of the newest run."""
+        """Packet time of the newest run, and the epoch that it is of; 0: none came yet."""
+        self.given_epoch = 0
         self._left: list[_Place] | None = None
         self._head: Head | None = None
         self._first_counter: int | None = None
         self._file = -1
         self._at = SEGMENT_HEADER
         self._epoch = self._sequence = 0
-        self._given_epoch = 0
 
     def read(self, most: int = 64) -> list[Run]:
         """The next runs, at most so many; none: there are no more at the moment. Stream numbers are the capture's."""
@@ -72,9 +72,9 @@ class SourceReader:
 
     def _give(self, run: Run, runs: list[Run]) -> None:
         run.source = self.name
-        if run.epoch != self._given_epoch and self._given_epoch and self.newest_ns:
+        if run.epoch != self.given_epoch and self.given_epoch and self.newest_ns:
             run.gap_ns = self.newest_ns
-        self._given_epoch = run.epoch
+        self.given_epoch = run.epoch
         self.newest_ns = max(self.newest_ns, run.last_ns)
         runs.append(run)
 

@@ -161,7 +161,7 @@ class Worker:
         return file
 
     def give_up(self, number: int, for_good: bool = True) -> None:
-        """A job of this call failed: nothing stays of what was made of it, and, `for_good`, nothing is made of what is to come."""
+        """A job of this call failed: nothing stays of what was made of it; `for_good`: nothing is made of what is to come."""
         if for_good:
             self._given_up.add(number)
         self._copies.pop(number, None)

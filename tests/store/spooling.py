@@ -97,5 +97,6 @@ def voice(root: Path, run: Run, k: int) -> list[Record]:
     """The k-th stream of a run that a reader gave, from its file."""
     first, end = int(run.starts[k]), int(run.starts[k + 1])
     with open(root / run.segment, "rb") as file:
-        rows = np.frombuffer(os.pread(file.fileno(), (end - first) * RECORD.itemsize, run.records_at + first * RECORD.itemsize), RECORD)
+        at, width = run.records_at, RECORD.itemsize
+        rows = np.frombuffer(os.pread(file.fileno(), (end - first) * width, at + first * width), RECORD)
         return [(int(r["time_ns"]), os.pread(file.fileno(), int(r["captured"]), run.payload_at + int(r["offset"]))) for r in rows]

@@ -18,8 +18,10 @@ from tests.sniffer.captures import Packet
 from rokuon.sniffer.binding import Span
 from rokuon.sniffer.pcap_merge import open_captures
 from rokuon.store.capture import Capture
-from rokuon.store.correlate import NEVER, Correlator, Ended, Piece
+from rokuon.store.correlate import Correlator
+from rokuon.store.ended import Ended, Piece
 from rokuon.store.runs import Run
+from rokuon.store.unclaimed import NEVER
 
 MAKE_LOAD = Path(__file__).resolve().parents[3] / "shared" / "load" / "make_load.py"
 LOADS = {

@@ -27,7 +27,7 @@ def make_run(counts: list[int], *, seed: int = 0, fresh: int = 0, packets: int =
     run = Run(first_ns, last_ns, np.arange(1, len(counts) + 1, dtype=np.uint32) * 3, starts, noise(STREAM, fresh),
               noise(PACKET, packets), rng.integers(0, 256, packet_bytes, dtype=np.uint8), noise(RECORD, int(starts[-1])),
               rng.integers(0, 256, payload, dtype=np.uint8), edges)
-    run.sequence, run.replaces, run.dropped = 77, (3, 70), 5
+    run.sequence, run.replaces, run.dropped, run.step_ns = 77, (3, 70), 5, -6
     run.last = rng.integers(0, 1 << 62, len(counts), dtype=np.int64)
     return run
 
@@ -38,7 +38,8 @@ def written(run: Run, epoch: int = 9) -> bytes:
 
 
 def same(a: Run, b: Run) -> bool:
-    return (a.first_ns, a.last_ns, a.sequence, a.replaces, a.dropped) == (b.first_ns, b.last_ns, b.sequence, b.replaces, b.dropped) and all(
+    numbers = ("first_ns", "last_ns", "sequence", "replaces", "dropped", "step_ns")
+    return all(getattr(a, name) == getattr(b, name) for name in numbers) and all(
         getattr(a, name).tobytes() == getattr(b, name).tobytes() and getattr(a, name).dtype == getattr(b, name).dtype
         for name in FIELDS)
 

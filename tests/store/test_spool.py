@@ -206,7 +206,8 @@ def test_a_full_disk_is_said(spool_at: Callable[..., OwnSpool], monkeypatch: pyt
 
 
 @pytest.mark.parametrize("also", ["append", "settle", "recycle"])
-def test_an_error_is_not_lost_between_calls(spool_at: Callable[..., OwnSpool], monkeypatch: pytest.MonkeyPatch, also: str) -> None:
+def test_an_error_is_not_lost_between_calls(spool_at: Callable[..., OwnSpool], monkeypatch: pytest.MonkeyPatch,
+                                            also: str) -> None:
     spool, maker = spool_at(4096), Maker(9)
     for _ in range(9):
         spool.put(maker.run([1]))

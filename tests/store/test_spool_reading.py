@@ -159,7 +159,8 @@ def test_damage_costs_what_is_damaged(spool_at: Callable[..., OwnSpool]) -> None
     assert [run.sequence for run in all_of(spool.root)] == [1, 2, 3, 4, 5, 7, 8, 9, 10]
 
 
-def test_a_file_cut_anywhere_is_read_as_far_as_it_goes(spool_at: Callable[..., OwnSpool], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_file_cut_anywhere_is_read_as_far_as_it_goes(spool_at: Callable[..., OwnSpool],
+                                                       tmp_path_factory: pytest.TempPathFactory) -> None:
     spool, maker = spool_at(65536), Maker(17)
     for _ in range(9):
         spool.put(maker.run([1], most=3, width=40))
