@@ -151,8 +151,8 @@ def kills(box: Appliance) -> None:
     after = box.restarts()
     box.found(right, "kill -9, again and again", f"{box.kills} times in {moments[-1]:.0f} s, {captures} of them capture: "
               f"{said}, {len(load.calls) - len(spared.calls)} more began or ended unseen; {len(spans)} times without capture, "
-              f"the longest {longest:.2f} s, {told:.2f} s in all; restarts {'/'.join(before.values())} > {'/'.join(after.values())} "
-              f"{brief(said.wrong)}".rstrip())
+              f"the longest {longest:.2f} s, in all {told:.2f} s; "
+              f"restarts {'/'.join(before.values())} > {'/'.join(after.values())} {brief(said.wrong)}".rstrip())
 
 
 def gaps(calls: Sequence[Json]) -> list[tuple[float, float]]:
