@@ -77,14 +77,16 @@ def doctor(context: Context, /, interfaces: tuple[str, ...], duration: float | N
 
 def show(report: Report) -> None:
     """The report for people: what is wrong first, and what to do about it."""
+    from rokuon.appliance.doctor.finding import count
+
     colours = coloured(sys.stdout)
     colour = "red" if report.verdict == "incomplete" else "green"
     width = min(WIDEST, shutil.get_terminal_size().columns if is_terminal(sys.stdout) else WIDEST)
     for line in textwrap.wrap(clean(report.summary), width):
         click.echo(click.style(line, fg=colour, bold=True) if colours else line)
-    click.echo(clean(f"{report.source}: {report.packets:,} packets in {report.seconds:,.1f} s, {report.sip_messages:,} SIP "
-                     "messages, "
-                     f"{report.rtp_packets:,} RTP packets in {report.rtp_streams:,} streams"))
+    click.echo(clean(f"{report.source}: {count(report.packets, 'packet')} in {report.seconds:,.1f} s, "
+                     f"{count(report.sip_messages, 'SIP message')}, {count(report.rtp_packets, 'RTP packet')} in "
+                     f"{count(report.rtp_streams, 'stream')}"))
     click.echo()
     for finding in report.findings:
         show_finding(finding, width, colours)

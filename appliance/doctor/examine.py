@@ -109,7 +109,8 @@ def _summary(e: Evidence, findings: Sequence[Finding]) -> str:
     if not e.calls.answered and not e.calls.lonely:
         return f"{seen}: nothing is wrong so far, but no media was there to be judged."
     also = f" ({count(warnings, 'warning')})" if warnings else ""
-    return f"{seen}, both directions{'' if lossy or warnings else ', nothing missing'}: recording would be complete{also}."
+    both = ", both directions" if e.calls.both or any(each.both for each in e.calls.lonely) else ", one direction as announced"
+    return f"{seen}{both}{'' if lossy or warnings else ', nothing missing'}: recording would be complete{also}."
 
 
 def _iso(time_ns: int) -> str | None:

@@ -132,8 +132,8 @@ def _announced(e: Evidence) -> Iterator[Finding]:
 
 def _of(some: int, answered: int) -> str:
     """`3 of 12 answered calls`."""
-    if some == answered <= 2:
-        return "the only answered call" if some == 1 else "both answered calls"
+    if some == answered:
+        return "the only answered call" if some == 1 else "both answered calls" if some == 2 else f"all {some:,} answered calls"
     return f"{some:,} of {count(answered, 'answered call')}"
 
 
@@ -213,7 +213,7 @@ def _tls(e: Evidence) -> Iterator[Finding]:
 def _srtp(e: Evidence) -> Finding:
     calls = e.calls
     total = sum(calls.states.values())
-    dtls, zrtp = e.counts["dtls"], e.survey.zrtp
+    dtls, zrtp = e.survey.dtls, e.survey.zrtp
     tagged = [c for c in e.streams.all() if c.voice_like and c.number not in calls.sealed_streams and c.length > 80
               and c.types and set(c.types) <= {0, 8, 9} and c.length % 80 in (4, 10)]
     facts = {"calls": calls.sealed, "share": round(calls.sealed / total, 4) if total else 0.0, "dtls_packets": dtls,

@@ -39,10 +39,12 @@ def _loss(e: Evidence, voice: list[StreamCounts]) -> Finding:
     ratio = lost / sent
     gaps = np.concatenate(e.streams.gaps) if e.streams.gaps else np.zeros((0, 3), np.int64)
     gaps = gaps[np.isin(gaps[:, 1], [s.number for s in voice])]
-    at_once = together(gaps)
+    ends = {s.number: hash(frozenset((s.src.address, s.dst.address))) for s in voice}
+    pairs, by_chance = together(gaps, np.array([ends[n] for n in gaps[:, 1].tolist()], np.int64))
     ours, theirs = _reported(e, voice)
     facts = {"lost": lost, "expected": sent, "share": round(ratio, 6), "streams": sum(s.lost > 0 for s in voice),
-             "gaps": len(gaps), "gaps_at_once": at_once, "reported_lost": theirs, "seen_lost_of_reported": ours}
+             "gaps": len(gaps), "at_once": pairs, "at_once_by_chance": round(by_chance, 1),
+             "reported_lost": theirs, "seen_lost_of_reported": ours}
     if ratio < _LOSS:
         return Finding("rtp-loss", "ok", f"RTP is complete: {lost:,} of {count(sent, 'packet')} missing.", facts=facts)
     text = f"{share(lost, sent)} of RTP is missing ({lost:,} of {count(sent, 'packet')})"
@@ -55,8 +57,8 @@ def _loss(e: Evidence, voice: list[StreamCounts]) -> Finding:
     if ours >= _TELLING and theirs * 10 >= ours * 7:
         return Finding("rtp-loss", "note", f"{text}; the phones report as much (RTCP): the network loses it, not the mirror.",
                        facts=facts)
-    if len(gaps) >= 3 and at_once * 2 > len(gaps):
-        return Finding("rtp-loss", by_us, f"{text}, in several streams at the same moments: the mirror loses it.", _LESS, facts)
+    if pairs >= _TELLING and pairs > 3 * by_chance:
+        return Finding("rtp-loss", by_us, f"{text}, of several conversations at once: the mirror loses it.", _LESS, facts)
     worst = sorted((s for s in voice if s.lost), key=lambda s: -s.lost)
     names = and_more([f"{s.src} to {s.dst} ({share(s.lost, s.lost + s.distinct)})" for s in worst[:3]])
     return Finding("rtp-loss", "warning" if ratio >= _LOSS_MUCH else "note", f"{text}, most of it from {names}.", _ASK, facts)

@@ -18,12 +18,14 @@ __all__ = ["judge_wire"]
 _RTP_IN_TUNNEL = 10
 _DRIFT_PPM, _ERROR_PPM = 300, 60
 _STEP_WITHIN_NS = 2_000_000_000
+_NEVER_SILENT_NS = 30 * 86_400 * 1_000_000_000
 _WHOLE = "Capture whole packets (tcpdump -s 0)."
 _UNWRAP = {
     "GRE": "ip link add gre1 type gretap local HERE remote SWITCH",
     "ERSPAN": "ip link add span1 type erspan local HERE remote SWITCH erspan_ver 1 seq key N",
     "VXLAN": "ip link add vx1 type vxlan id VNI dstport 4789",
     "GENEVE": "ip link add gnv1 type geneve id VNI remote SWITCH",
+    "IP in IP": "ip link add tun1 type ipip local HERE remote THERE",
 }
 _CLOCK = "Let chrony or ntpd slew the clock of the machine that captures, and set it right before recording begins."
 _SYNCHRONISE = "Synchronise the machine that captures (chrony or ntpd); a virtual machine may need another clock source."
@@ -139,6 +141,10 @@ def _clock(e: Evidence) -> Iterator[Finding]:
         largest = max([size for _, size in steps] + [-survey.back_most_ns], key=abs)
         at = f" at {_moment(steps[0][0])}" if steps else ""
         text = f"The clock of the packets jumps by {largest / 1e9:+,.1f} s{at}: times and durations of calls go wrong."
+        yield Finding("clock", "warning", text, _CLOCK, facts)
+    elif survey.silence_most_ns > _NEVER_SILENT_NS:
+        text = (f"Between two packets lie {survey.silence_most_ns / 86_400e9:,.0f} days: the clock was not set "
+                "when the capture began.")
         yield Finding("clock", "warning", text, _CLOCK, facts)
     elif drift is not None and abs(drift) > _DRIFT_PPM:
         text = (f"The capture's clock runs {'slower' if drift > 0 else 'faster'} than those of the phones, by "

@@ -7,7 +7,6 @@ packets come at line rate, so that it is not the doctor who loses them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -314,11 +313,15 @@ def _steps(column: NDArray[Any], before: NDArray[Any], begin: NDArray[np.int64])
     return steps
 
 
-def together(gaps: NDArray[np.int64], within_ns: int = 50_000_000) -> int:
-    """How many gaps (rows as in `Streams.gaps`) come at the time of one in another stream: so a mirror loses."""
-    if len(gaps) < 2:
-        return 0
-    ordered = gaps[np.argsort(gaps[:, 0], kind="stable")]
-    groups = np.flatnonzero(np.diff(ordered[:, 0]) > within_ns) + 1
-    bounds = [0, *groups.tolist(), len(ordered)]
-    return sum(b - a for a, b in pairwise(bounds) if len(np.unique(ordered[a:b, 1])) > 1)
+def together(gaps: NDArray[np.int64], whose: NDArray[np.int64], within_ns: int = 50_000_000) -> tuple[int, float]:
+    """How often gaps (rows as in `Streams.gaps`) of two conversations fall into one moment, and how often they would by chance.
+
+    whose: the conversation of each gap. A mirror that is overrun loses of all at once; a network seldom does.
+    """
+    if not len(gaps):
+        return 0, 0.0
+    moments = (gaps[:, 0] - gaps[:, 0].min()) // within_ns
+    once = np.unique(np.stack([moments, whose], axis=1), axis=0)[:, 0]
+    _, sizes = np.unique(once, return_counts=True)
+    pairs = int((sizes * (sizes - 1) // 2).sum())
+    return pairs, len(once) * (len(once) - 1) / 2 / (int(moments.max()) + 1)

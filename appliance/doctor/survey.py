@@ -32,6 +32,8 @@ LONGEST = 1522
 BACK_NS = _S
 SILENCE_NS = 5 * _S
 _SIP_TLS = 5061
+_DTLS_VERSIONS = (0xFFFE, 0xFDFE)
+"""1.0 and 1.2 (RFC 6347 section 4.1; 1.3 calls itself 1.2), in memory order."""
 _ZRTP = int.from_bytes(b"ZRTP", "little")
 _RESPONSE = int.from_bytes(b"SIP/", "little")
 _OTHER_TCP = {"H.323": (1720,), "SCCP": (2000,)}
@@ -93,6 +95,7 @@ class Survey:
     """TLS records on SIP ports."""
     tls_servers: Counter[str] = field(default_factory=Counter)
     zrtp: int = 0
+    dtls: int = 0
     other_signalling: Counter[str] = field(default_factory=Counter)
     tunnels: Tunnels = field(init=False)
     _addresses: IPv6Addresses = field(default_factory=IPv6Addresses)
@@ -188,6 +191,8 @@ class Survey:
         self.requests += len(sip) - responses
         for row in sip.tolist():
             self._sip(batch, d, row)
+        dtls = d.head[which[kinds == Kind.DTLS], 0] >> 8 & 0xFFFF
+        self.dtls += int(among(dtls, _DTLS_VERSIONS).sum())
         rest = which[kinds == Kind.OTHER]
         self.zrtp += int(((d.head[rest, 1] == _ZRTP) & ((d.head[rest, 0] & 0xFF) == 0x10) & (d.captured[rest] >= 12)).sum())
         ports = d.ports[rest].view(">u2").reshape(-1, 2)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rokuon.sniffer.classify import Kind, is_rtp, udp_kinds
+from rokuon.sniffer.classify import Kind, SipConnections, is_rtp, udp_kinds
 from rokuon.sniffer.gather import among, window
 from rokuon.sniffer.ip import IPv6Addresses, UdpDatagrams, udp_datagrams
 from rokuon.sniffer.link import NetworkLayer, locate
@@ -62,6 +62,7 @@ class Tunnels:
         self.found: dict[str, Tunnel] = {}
         self._ports = sip_ports
         self._addresses = IPv6Addresses()
+        self._connections = SipConnections(sip_ports.tolist())
 
     def look(self, batch: PacketBatch, layer: NetworkLayer, groups: list[tuple[UdpDatagrams, Rows]], others: Rows,
              protocol: NDArray[np.uint8], upper: Rows) -> None:
@@ -168,8 +169,11 @@ class Tunnels:
         kinds = np.where(inside.ethernet[there], LINKTYPE_ETHERNET, LINKTYPE_RAW).astype(np.uint16)
         inner = PacketBatch(batch.data, start, left.astype(np.int32), left.astype(np.int32), batch.time_ns[rows], kinds,
                             batch.capture_point[rows])
-        groups, _ = udp_datagrams(inner, locate(inner), self._addresses)
+        layer = locate(inner)
+        groups, others = udp_datagrams(inner, layer, self._addresses)
         tunnel = self.found[name]
+        if len(others):
+            tunnel.sip += int(self._connections.select(inner, layer, others).sum())
         for d in groups:
             rtp = is_rtp(d)
             ports = np.ascontiguousarray(d.ports).view(">u2").reshape(-1, 2)

@@ -50,7 +50,8 @@ def look(packets: Sequence[Packet], cuts: Sequence[int] = ()) -> Report:
 def strange(rng: random.Random) -> bytes:
     """A frame that leads into some reader, and then something else."""
     inner = rng.randbytes(rng.choice([0, 1, 4, 8, 11, 20, 40, 60, 200]))
-    ip = bytes([0x40 | rng.choice([5, 5, 5, 0, 6, 15]), 0]) + rng.randbytes(6) + bytes([64, rng.choice(PROTOCOLS)]) + rng.randbytes(10)
+    ip = bytes([0x40 | rng.choice([5, 5, 5, 0, 6, 15]), 0]) + rng.randbytes(6) + bytes([64, rng.choice(PROTOCOLS)])
+    ip += rng.randbytes(10)
     return rng.choice([
         lambda: inner,
         lambda: rng.randbytes(12) + struct.pack(">H", rng.choice(ETHERTYPES)) + inner,
@@ -59,7 +60,8 @@ def strange(rng: random.Random) -> bytes:
             ">HH", rng.getrandbits(16) & 0xF007, rng.choice([0x0800, 0x86DD, 0x88BE, 0x22EB, 0x6558])) + inner,
         lambda: rng.randbytes(12) + b"\x86\xdd\x60" + rng.randbytes(5) + bytes([rng.choice([0, 4, 6, 17, 43, 44, 47, 60])])
         + rng.randbytes(33) + inner,
-        lambda: udp(rng.choice(BEGINNINGS) + inner, ("10.0.0.1", rng.choice(PORTS)), ("10.0.0.2", rng.choice(PORTS)), vlans=[5] * rng.choice([0, 0, 1, 4, 5])),
+        lambda: udp(rng.choice(BEGINNINGS) + inner, ("10.0.0.1", rng.choice(PORTS)),
+                    ("10.0.0.2", rng.choice(PORTS)), vlans=[5] * rng.choice([0, 0, 1, 4, 5])),
     ])()
 
 

@@ -108,13 +108,14 @@ def test_what_is_no_stream_is_no_voice() -> None:
 
 
 def test_gaps_at_the_same_time() -> None:
-    def rows(*gaps: tuple[int, int]) -> np.ndarray:
-        return np.array([(at * MS, stream, 1) for at, stream in gaps], np.int64).reshape(-1, 3)
+    def counted(*gaps: tuple[int, int]) -> tuple[int, float]:
+        rows = np.array([(at * MS, 0, 1) for at, _ in gaps], np.int64).reshape(-1, 3)
+        return together(rows, np.array([whose for _, whose in gaps], np.int64))
 
-    assert together(rows()) == 0
-    assert together(rows((0, 1), (1000, 1), (2000, 2))) == 0
-    assert together(rows((0, 1), (10, 1), (20, 1))) == 0
-    assert together(rows((0, 1), (20, 2), (1000, 1), (5000, 3), (5010, 4), (5020, 3))) == 5
+    assert counted() == (0, 0.0)
+    assert counted((0, 1), (1000, 1), (2000, 2)) == (0, pytest.approx(3 / 41))
+    assert counted((0, 1), (10, 1), (20, 1)) == (0, 0.0)  # one conversation
+    assert counted((0, 1), (20, 2), (30, 3), (5010, 4), (5020, 3), (5021, 3)) == (4, pytest.approx(10 / 101))
 
 
 # -- RTCP --------------------------------------------------------------------
