@@ -69,7 +69,7 @@ def _panel(panel: Panel, minutes: NDArray[np.float64]) -> NDArray[np.uint8]:
             x = LEFT + round(tick / last * (wide - 1))
             image[TOP:floor, x] = GRID
             _write(image, x - 4, floor + 8, f"{tick:g}", INK)
-    _write(image, WIDTH - RIGHT, floor + 8, "minutes", INK, right=True)
+    _write(image, LEFT + 16, floor + 8, "minutes", INK)
     at = _write(image, LEFT, 12, panel.title, INK) + 24
     columns = np.linspace(0, last, wide)
     for (name, curve), colour in zip(panel.curves.items(), COLOURS, strict=False):
