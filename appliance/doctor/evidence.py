@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rokuon.appliance.doctor.calls import Calls
+from rokuon.appliance.doctor.file_drops import FileDrops
 from rokuon.appliance.doctor.rtcp import Reports
 from rokuon.appliance.doctor.streams import Streams
 from rokuon.appliance.doctor.survey import Survey
@@ -69,6 +70,8 @@ class Evidence:
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     """Of the files: what could not be read."""
+    file_drops: FileDrops | None = None
+    """Of the files: what their capture lost, where they say so."""
     wire: Wire | None = None
     disk: Disk | None = None
 
@@ -105,13 +108,13 @@ class Examiner:
         self._evidence.calls.take(self._correlator.process(run), self.survey.newest_ns)
         self._correlator.forgotten.clear()
 
-    def finish(self, *, warnings: Iterable[str] = (), wire: Wire | None = None, disk: Disk | None = None,
-               seconds: float | None = None) -> Evidence:
+    def finish(self, *, warnings: Iterable[str] = (), drops: FileDrops | None = None, wire: Wire | None = None,
+               disk: Disk | None = None, seconds: float | None = None) -> Evidence:
         """The capture is over. `seconds`: by the clock; None: by the packets' times."""
         evidence, survey, correlator = self._evidence, self.survey, self._correlator
         evidence.calls.take(correlator.finish(), survey.newest_ns)
         evidence.counts = self._capture.counts + correlator.counts + correlator.signalling.counts
         evidence.anomalies = correlator.signalling.all_anomalies() + correlator.tracker.anomalies + correlator.binder.anomalies
         evidence.seconds = (survey.newest_ns - survey.first_ns) / _S if seconds is None else seconds
-        evidence.warnings, evidence.wire, evidence.disk = list(warnings), wire, disk
+        evidence.warnings, evidence.file_drops, evidence.wire, evidence.disk = list(warnings), drops, wire, disk
         return evidence

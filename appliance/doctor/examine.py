@@ -15,6 +15,7 @@ from types import FrameType
 
 from rokuon.appliance.doctor.disk import examine_disk
 from rokuon.appliance.doctor.evidence import Evidence, Examiner, Wire
+from rokuon.appliance.doctor.file_drops import file_drops
 from rokuon.appliance.doctor.finding import Finding, Report, count, ordered
 from rokuon.appliance.doctor.judge_calls import judge_calls
 from rokuon.appliance.doctor.judge_host import judge_host
@@ -41,7 +42,7 @@ def examine_files(paths: Sequence[str], settings: Settings, seen: Seen | None = 
             examiner.look(batch)
             if seen:
                 seen(examiner.survey.packets, examiner.calls_found, source.bytes_read / source.size if source.size else 0.0)
-        evidence = examiner.finish(warnings=source.warnings)
+        evidence = examiner.finish(warnings=source.warnings, drops=file_drops(paths))
     return judge(evidence, ", ".join(paths[:3]) + (", …" if len(paths) > 3 else ""))
 
 

@@ -176,6 +176,16 @@ def _moment(time_ns: int) -> str:
 
 # -- files -------------------------------------------------------------------
 def _files(e: Evidence) -> Iterator[Finding]:
+    drops = e.file_drops
+    if drops is not None:
+        facts = {"received": drops.received, "dropped_by_kernel": drops.by_kernel, "dropped_by_interface": drops.by_interface}
+        lost = drops.by_kernel + drops.by_interface
+        if lost:
+            text = f"Who took the capture lost {count(lost, 'packet')} ({share(lost, max(drops.received, lost))}), the file says."
+            remedy = "Capture with a larger buffer (dumpcap -B 64), fewer packets, or a faster disk."
+            yield Finding("drops", "problem", text, remedy, facts)
+        else:
+            yield Finding("drops", "ok", "The file says that no packet was dropped.", facts=facts)
     lines = [line for line in e.warnings if "snap length" not in line]
     if lines:
         more = f" And {len(lines) - 1:,} more." if len(lines) > 1 else ""

@@ -19,8 +19,10 @@ from scapy.layers.ppp import PPP, PPPoE
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet, Raw
 from tests.e2e.scenarios import A_RTP, B_RTP, PBX, A, B, Dialog, S, Wire, both, plain, sdp
+from tests.sniffer import captures
 
 from rokuon.appliance.doctor.examine import examine_files
+from rokuon.appliance.doctor.file_drops import file_drops
 from rokuon.appliance.doctor.finding import Finding, Report
 from rokuon.store.settings import Settings
 
@@ -268,6 +270,43 @@ def test_loss_at_the_same_moments_without_reports(tmp_path: Path) -> None:
     finding = judged(wire, tmp_path)["rtp-loss"]
     assert finding.level == "warning"
     assert "most of it from" in finding.text
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("dropped", "level"), [((3, 4), "problem"), ((0, 0), "ok")])
+def test_what_a_pcapng_file_says_of_drops(order: str, dropped: tuple[int, int], level: str, tmp_path: Path) -> None:
+    def option(code: int, value: int) -> bytes:
+        return struct.pack(order + "HHQ", code, 8, value)
+
+    rows = [captures.enhanced(f.at_us, f.data, order=order) for f in a_call().sorted()]
+    statistics = []
+    for at, by_interface, by_kernel in ((1, 0, 0), (2, *dropped)):
+        options = option(4, 1000) + option(5, by_interface) + option(7, by_kernel) + bytes(4)
+        statistics.append(captures.block(5, struct.pack(order + "III", 0, 0, at) + options, order))
+    names = captures.block(4, bytes(4), order)
+    path = tmp_path / "c.pcapng"
+    path.write_bytes(captures.section(order) + captures.interface(order) + b"".join([*rows, *statistics, names]))
+    found = {f.id: f for f in examine_files([str(path)], Settings()).findings}
+    assert found["drops"].level == level
+    assert found["drops"].facts == {"received": 1000, "dropped_by_interface": dropped[0], "dropped_by_kernel": dropped[1]}
+    path.write_bytes(path.read_bytes()[:-6])
+    assert file_drops([str(path), str(tmp_path), "-", "/none"]) is None
+
+
+def test_copies_on_two_interfaces(tmp_path: Path) -> None:
+    wire = a_call()
+    wire.frames += [f._replace(at_us=f.at_us + 20, interface=1) for f in wire.frames]
+    finding = judged(wire, tmp_path)["duplicates"]
+    assert (finding.level, finding.facts["rtp_other_vlan_or_interface"], finding.facts["sip"]) == ("warning", 200, 6)
+    assert "on 2 interfaces" in finding.text
+
+
+def test_sip_over_tcp_in_a_tunnel(tmp_path: Path) -> None:
+    wire = a_call()
+    inner = IP(src="10.0.0.1", dst="10.0.0.9") / TCP(sport=40_000, dport=5060, flags="PA") / Raw(b"INVITE sip:x@y SIP/2.0\r\n")
+    wire.add(S, bytes(OUTER / inner))
+    finding = judged(wire, tmp_path)["encapsulation"]
+    assert (finding.level, finding.facts["tunnels"]) == ("problem", {"IP in IP": {"packets": 1, "rtp": 0, "sip": 1}})
 
 
 def test_an_empty_capture(tmp_path: Path) -> None:
