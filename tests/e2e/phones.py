@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.e2e.wire import ROKUON
+from tests.sniffer.captures import Packet
 from tests.sniffer.wires import CLONE_NEWNET, ip, missing, own_network, wire
 
 MODULES = Path("/usr/lib/baresip/modules")
@@ -209,14 +210,15 @@ def tcpdump(interface: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def recorder(data: Path, *interfaces: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None,
-             prefix: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[str]]:
-    """`rokuon record -i`, taking packets; whoever wants to know how it ended ends it with `stop`."""
+             wait: bool = True) -> Iterator[subprocess.Popen[str]]:
+    """`rokuon record -i`, taking packets unless `wait` is False; whoever wants to know how it ended ends it with `stop`."""
     wanted = [part for interface in interfaces for part in ("-i", interface)]
     others = bound_sockets()
-    with subprocess.Popen([*prefix, ROKUON, *options, "--data", data, "record", *wanted], text=True, stdin=subprocess.DEVNULL,
+    with subprocess.Popen([ROKUON, *options, "--data", data, "record", *wanted], text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}) as process:
         try:
-            wait_for_capture(process, interfaces, others)
+            if wait:
+                wait_for_capture(process, interfaces, others)
             yield process
         finally:
             process.kill()
@@ -250,6 +252,16 @@ def somebody_waits(inode: str) -> bool:
             if any(os.readlink(fd) == f"socket:[{inode}]" for fd in (process / "fd").iterdir()):
                 return any("poll" in (task / "wchan").read_text() for task in (process / "task").iterdir())
     return False
+
+
+def play(interface: str, packets: Sequence[Packet]) -> None:
+    """Sends them at one end of a wire, at the pace of their times."""
+    begun, first = time.monotonic_ns(), packets[0].time_ns
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
+        out.bind((interface, 0))
+        for packet in packets:
+            time.sleep(max(0, packet.time_ns - first - (time.monotonic_ns() - begun)) / 1e9)
+            out.send(packet.data)
 
 
 def stop(process: subprocess.Popen[str], timeout: float = 40) -> tuple[int, str, str]:

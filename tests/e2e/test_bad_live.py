@@ -1,0 +1,194 @@
+"""Live recording where something is not as it should be: what cannot begin says why, what can goes on.
+
+One line, an exit status of the contract, no traceback, and nothing lost that was on the wire.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.phones import play, recorder, stop, wait_for_capture
+from tests.e2e.wire import ROKUON, SECOND, START, Phone, calls, merged, run, write
+from tests.sniffer.wires import ip, missing, own_network, wire
+
+REASON = missing() or ("" if ROKUON.exists() else "rokuon is not installed beside this Python")
+pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
+BUSY = 4
+WITHOUT = {"capture": "-net_raw", "writing": "-dac_override,-dac_read_search,-fowner"}
+"""Root without these capabilities (capabilities(7)) may as little as others."""
+
+
+@pytest.fixture(autouse=True)
+def network() -> Iterator[None]:
+    with own_network():
+        wire("near", "far")
+        yield
+
+
+def attempt(data: Path, *arguments: object, options: tuple[object, ...] = (), lacks: str = "") -> tuple[int, str, str]:
+    """A recording that should not begin; if it does, it ends by itself."""
+    if lacks and shutil.which("setpriv") is None:
+        pytest.skip("no setpriv (util-linux) here")
+    prefix = ["setpriv", f"--bounding-set={WITHOUT[lacks]}"] if lacks else []
+    command = [*prefix, str(ROKUON), *map(str, options), "--data", str(data), "record", "--duration", "1", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=40, stdin=subprocess.DEVNULL)
+    return done.returncode, done.stdout, done.stderr
+
+
+def is_one_line(said: str, *words: str) -> None:
+    assert said.startswith("rokuon: ")
+    assert said.count("\n") == 1
+    assert said[:-1].isprintable()
+    for word in words:
+        assert word in said
+
+
+# -- what cannot begin ---------------------------------------------------------
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("-i", "nosuch"), ("nosuch: no such interface", "near")), (("-i", ""), ("name of an interface",)),
+    (("-i", "../../near"), ("no such interface",)), (("-i", "near\x1b[31m"), ("no such interface",)),
+    (("-i", "x" * 40), ("name of an interface",)), (("-i", "near", "-i", "near"), ("near: named twice",)),
+    (("-i", "near", "-i", "nosuch"), ("nosuch: no such interface",)),
+    (("-i", "near", "--filter", "port ((("), ("port (((", "syntax"))],
+    ids=["unknown", "empty", "path", "escape", "long", "twice", "one-unknown", "filter"])
+def test_an_interface_that_is_none(arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path) -> None:
+    status, out, err = attempt(tmp_path / "data", *arguments)
+    assert (status, out) == (1, "")
+    is_one_line(err, *words)
+
+
+def test_without_permission_to_capture(tmp_path: Path) -> None:
+    status, out, err = attempt(tmp_path / "data", "-i", "near", lacks="capture")
+    assert (status, out) == (BUSY, "")
+    is_one_line(err, "near: no permission", "CAP_NET_RAW")
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o700])
+def test_data_of_somebody_else(mode: int, tmp_path: Path) -> None:
+    (data := tmp_path / "data").mkdir()
+    os.chown(data, 65534, 65534)
+    data.chmod(mode)
+    status, out, err = attempt(data, "-i", "near", lacks="writing")
+    assert (status, out) == (BUSY, "")
+    is_one_line(err, str(data), "permission denied")
+
+
+@pytest.mark.parametrize("name", ["", "notes.txt", "recordings", "spool", "spool/near.lock/x"])
+def test_data_that_is_something_else(name: str, tmp_path: Path) -> None:
+    """A file, a directory of other things, or one in which other things lie where ours should."""
+    path = tmp_path / "data" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("precious")
+    status, out, err = attempt(tmp_path / "data", "-i", "near")
+    assert (status, out) == (1, "")
+    is_one_line(err, str(tmp_path / "data"))
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (b"[record]\nwindow = ", ()), (b"\xff\xfe[record]\n", ("UTF-8",)), (bytes(100), ()), (b"[record]\nwindow = -3\n", (":2: ",)),
+    (b"[record]\nwindwo = 3\n", (":2: ", "'window'")), (b"[capture]\nbuffer = 99999\n", (":2: ",)), (None, ("no such file",))],
+    ids=["cut", "encoding", "zeros", "value", "key", "capture", "missing"])
+def test_a_damaged_configuration(text: bytes | None, words: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "rokuon.toml"
+    if text is not None:
+        path.write_bytes(text)
+    status, out, err = attempt(tmp_path / "data", "-i", "near", options=("--config", path))
+    assert (status, out) == (2, "")
+    is_one_line(err, str(path), *words)
+    assert not (tmp_path / "data").exists()
+
+
+# -- beside one that runs ------------------------------------------------------
+def test_second_recorder_and_import_beside(tmp_path: Path) -> None:
+    """Of the same interface into the same data there is one only; captures are recorded beside it, and other data is free."""
+    data = tmp_path / "data"
+    live, file = Phone(1, seconds=2), write(tmp_path / "c.pcap", merged(*(Phone(n, START + n * SECOND, 1) for n in range(5, 8))))
+    with recorder(data, "near") as process:
+        play("far", live.packets[:100])
+        status, out, err = attempt(data, "-i", "near")
+        assert (status, out) == (BUSY, "")
+        is_one_line(err, "near", str(data))
+        beside = run(data, "record", "-r", file)
+        assert (beside.returncode, beside.stderr) == (0, "")
+        assert beside.stdout.startswith("3 calls recorded")
+        assert attempt(tmp_path / "other", "-i", "near")[0] == 0
+        play("far", live.packets[100:])
+        assert len(run(data, "calls", "--json").stdout) > 3
+        ended = stop(process)
+    assert (ended[0], ended[2]) == (0, "")
+    assert sorted(packets_of(data)) == [[50, 50]] * 3 + [[100, 100]]
+    again = run(data, "record", "-r", file)
+    assert "3 calls known already" in again.stdout
+
+
+def packets_of(data: Path) -> list[list[int]]:
+    """Of each call, the packets of its streams, of which none may be missing."""
+    found = calls(data)
+    assert all(stream["lost"] == stream["duplicates"] == 0 for call in found for stream in call["streams"])
+    assert all(call["audio"] and (data / call["audio"]["path"]).exists() for call in found)
+    return [[stream["packets"] for stream in call["streams"]] for call in found]
+
+
+# -- what goes on --------------------------------------------------------------
+def down_and_up() -> None:
+    ip("link set near down")
+    time.sleep(1.5)
+    ip("link set near up")
+
+
+def carrier() -> None:
+    ip("link set far down")
+    time.sleep(1.5)
+    ip("link set far up")
+
+
+def gone_and_back() -> None:
+    ip("link del near")
+    time.sleep(1.5)
+    wire("near", "far")
+
+
+@pytest.mark.parametrize("happens", [down_and_up, carrier, gone_and_back])
+def test_an_interface_that_goes_and_comes_back(happens: object, tmp_path: Path) -> None:
+    """The call that goes on meanwhile is one call."""
+    assert callable(happens)
+    data, phone = tmp_path / "data", Phone(1, seconds=2)
+    half = len(phone.packets) // 2
+    with recorder(data, "near") as process:
+        play("far", phone.packets[:half])
+        time.sleep(0.5)  # what the kernel has not yet handed over goes with the interface
+        happens()
+        wait_for_capture(process, ["near"])
+        play("far", phone.packets[half:])
+        status, out, err = stop(process)
+    assert (status, out.split(",")[0]) == (0, "1 call recorded")
+    assert packets_of(data) == [[100, 100]]
+    lines = err.splitlines()
+    assert 1 <= len(lines) <= 3
+    assert all(re.match("rokuon: (warning: )?near: ", line) for line in lines)
+    assert len(set(lines)) == len(lines)
+
+
+def test_an_interface_that_comes_late_and_goes_at_the_end(tmp_path: Path) -> None:
+    ip("link set near down")
+    data = tmp_path / "data"
+    with recorder(data, "near", wait=False) as process:
+        time.sleep(1.5)
+        ip("link set near up")
+        wait_for_capture(process, ["near"])
+        play("far", Phone(1).packets)
+        time.sleep(0.5)
+        ip("link del near")
+        time.sleep(1.5)
+        status, out, err = stop(process)
+    assert (status, out.split(",")[0]) == (0, "1 call recorded")
+    assert packets_of(data) == [[50, 50]]
+    assert all(re.match("rokuon: (warning: )?near: ", line) for line in err.splitlines())
