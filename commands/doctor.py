@@ -52,12 +52,14 @@ def doctor(context: Context, /, interfaces: tuple[str, ...], duration: float | N
         raise click.UsageError("--filter and --duration go with -i, files with -r", here)
     from rokuon.appliance.doctor.examine import examine_files, examine_interfaces
     from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError
+    from rokuon.store.layout import data_directory
 
     settings = context.settings
     try:
         with progress() as seen:
             if interfaces:
-                report = examine_interfaces(interfaces, settings, duration or 30.0, context.layout.root, bpf=bpf, seen=seen)
+                data = data_directory(context.data, os.environ)  # not looked at yet: what is wrong with it is a finding
+                report = examine_interfaces(interfaces, settings, duration or 30.0, data, bpf=bpf, seen=seen)
             else:
                 report = examine_files([*read, *more], settings, seen)
     except CapturePermissionError as error:

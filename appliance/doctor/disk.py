@@ -24,11 +24,10 @@ def examine_disk(data: Path) -> Disk:
 
     Raises nothing.
     """
-    spool = data / "spool"
-    place = spool
-    while not place.is_dir() and place != place.parent:
-        place = place.parent
+    spool = place = data / "spool"
     try:
+        while not place.is_dir() and place != place.parent:
+            place = place.parent
         usage = shutil.disk_usage(place)
     except OSError as error:
         return Disk(str(data), False, f"{place}: {(error.strerror or str(error)).lower()}")
