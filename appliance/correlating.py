@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -206,7 +207,8 @@ class _Correlating:
         correlator = self._recorder.correlator
         lost = Counter(self._recorder.lost(correlator.counts + correlator.signalling.counts))
         try:
-            self._ledger.post(self._recorder.balance)
+            balance = self._recorder.balance  # what is known already was counted before this process read the spool once more
+            self._ledger.post(replace(balance, seen=balance.seen - balance.known, known=0))
             tally.add(self._layout, {reason: n for reason in lost if (n := lost[reason] - self._tallied[reason]) > 0})
         except StoreError as error:
             self._log.warning("stats", str(error))
