@@ -17,7 +17,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -210,15 +210,14 @@ def tcpdump(interface: str, path: Path) -> Iterator[None]:
 
 @contextmanager
 def recorder(data: Path, *interfaces: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None,
-             wait: bool = True) -> Iterator[subprocess.Popen[str]]:
-    """`rokuon record -i`, taking packets unless `wait` is False; whoever wants to know how it ended ends it with `stop`."""
+             waits_for: Sequence[str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """`rokuon record -i`, taking packets from these interfaces at least (None: all); `stop` tells how it ends."""
     wanted = [part for interface in interfaces for part in ("-i", interface)]
     others = bound_sockets()
     with subprocess.Popen([ROKUON, *options, "--data", data, "record", *wanted], text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(env or {})}) as process:
         try:
-            if wait:
-                wait_for_capture(process, interfaces, others)
+            wait_for_capture(process, interfaces if waits_for is None else waits_for, others)
             yield process
         finally:
             process.kill()
@@ -256,12 +255,20 @@ def somebody_waits(inode: str) -> bool:
 
 def play(interface: str, packets: Sequence[Packet]) -> None:
     """Sends them at one end of a wire, at the pace of their times."""
-    begun, first = time.monotonic_ns(), packets[0].time_ns
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
-        out.bind((interface, 0))
-        for packet in packets:
-            time.sleep(max(0, packet.time_ns - first - (time.monotonic_ns() - begun)) / 1e9)
-            out.send(packet.data)
+    play_all([(interface, packets)])
+
+
+def play_all(wires: Sequence[tuple[str, Sequence[Packet]]]) -> None:
+    """The same on several wires at a time."""
+    everything = sorted((packet.time_ns, number, packet.data) for number, (_, packets) in enumerate(wires) for packet in packets)
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) for _ in wires]
+        for out, (interface, _) in zip(sockets, wires, strict=True):
+            out.bind((interface, 0))
+        begun, first = time.monotonic_ns(), everything[0][0]
+        for time_ns, number, data in everything:
+            time.sleep(max(0, time_ns - first - (time.monotonic_ns() - begun)) / 1e9)
+            sockets[number].send(data)
 
 
 def stop(process: subprocess.Popen[str], timeout: float = 40) -> tuple[int, str, str]:

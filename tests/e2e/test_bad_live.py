@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.e2e.phones import play, recorder, stop, wait_for_capture
+from tests.e2e.phones import play, play_all, recorder, stop, wait_for_capture
 from tests.e2e.wire import ROKUON, SECOND, START, Phone, calls, merged, run, write
 from tests.sniffer.wires import ip, missing, own_network, wire
 
@@ -138,57 +138,37 @@ def packets_of(data: Path) -> list[list[int]]:
 
 
 # -- what goes on --------------------------------------------------------------
-def down_and_up() -> None:
-    ip("link set near down")
-    time.sleep(1.5)
-    ip("link set near up")
+def test_interfaces_that_go_and_come_back(tmp_path: Path) -> None:
+    """One is set down and up, one has no carrier for a while, one is removed and made again, one comes late and goes for good.
 
-
-def carrier() -> None:
-    ip("link set far down")
-    time.sleep(1.5)
-    ip("link set far up")
-
-
-def gone_and_back() -> None:
-    ip("link del near")
-    time.sleep(1.5)
-    wire("near", "far")
-
-
-@pytest.mark.parametrize("happens", [down_and_up, carrier, gone_and_back])
-def test_an_interface_that_goes_and_comes_back(happens: object, tmp_path: Path) -> None:
-    """The call that goes on meanwhile is one call."""
-    assert callable(happens)
-    data, phone = tmp_path / "data", Phone(1, seconds=2)
-    half = len(phone.packets) // 2
-    with recorder(data, "near") as process:
-        play("far", phone.packets[:half])
+    Calls that go on meanwhile are one call each, and what happened is said once.
+    """
+    data, names = tmp_path / "data", ["near", "near1", "near2", "late"]
+    for name in names[1:]:
+        wire(name, name.replace("near", "far") if name != "late" else "soon")
+    ip("link set late down")
+    phones = [Phone(number, seconds=2) for number in range(4)]
+    fars = ["far", "far1", "far2", "soon"]
+    half = len(phones[0].packets) // 2
+    with recorder(data, *names, waits_for=names[:3]) as process:
+        play_all([(far, phone.packets[:half]) for far, phone in zip(fars[:3], phones[:3], strict=True)])
         time.sleep(0.5)  # what the kernel has not yet handed over goes with the interface
-        happens()
-        wait_for_capture(process, ["near"])
-        play("far", phone.packets[half:])
-        status, out, err = stop(process)
-    assert (status, out.split(",")[0]) == (0, "1 call recorded")
-    assert packets_of(data) == [[100, 100]]
-    lines = err.splitlines()
-    assert 1 <= len(lines) <= 3
-    assert all(re.match("rokuon: (warning: )?near: ", line) for line in lines)
-    assert len(set(lines)) == len(lines)
-
-
-def test_an_interface_that_comes_late_and_goes_at_the_end(tmp_path: Path) -> None:
-    ip("link set near down")
-    data = tmp_path / "data"
-    with recorder(data, "near", wait=False) as process:
+        for command in ("near down", "far1 down", "late up"):
+            ip(f"link set {command}")
+        ip("link del near2")
         time.sleep(1.5)
         ip("link set near up")
-        wait_for_capture(process, ["near"])
-        play("far", Phone(1).packets)
+        ip("link set far1 up")
+        wire("near2", "far2")
+        wait_for_capture(process, names)
+        rest = [phone.packets[half:] for phone in phones[:3]]
+        play_all(list(zip(fars, [*rest, phones[3].packets], strict=True)))
         time.sleep(0.5)
-        ip("link del near")
+        ip("link del late")
         time.sleep(1.5)
         status, out, err = stop(process)
-    assert (status, out.split(",")[0]) == (0, "1 call recorded")
-    assert packets_of(data) == [[50, 50]]
-    assert all(re.match("rokuon: (warning: )?near: ", line) for line in err.splitlines())
+    assert (status, out.split(",")[0]) == (0, "4 calls recorded")
+    assert packets_of(data) == [[100, 100]] * 4
+    lines = [re.sub("^rokuon: (warning: )?", "", line) for line in err.splitlines()]
+    assert {line.split(":")[0] for line in lines} == set(names)
+    assert len(set(lines)) == len(lines) <= 12
