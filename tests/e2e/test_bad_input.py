@@ -14,12 +14,11 @@ import os
 import random
 import re
 import struct
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.e2e.bad_codecs import DEADLY, NAMES, call_in, install
 from tests.e2e.wire import (
     ROKUON,
     SECOND,
@@ -205,74 +204,32 @@ def when(text: str) -> float:
 
 
 # -- codecs of others ----------------------------------------------------------
-PLUGIN = '''
-import os, signal, time
-import numpy as np
-from rokuon.decoders.api import PacketDecoder
-
-class Raises(PacketDecoder):
-    def decode(self, payload): raise KeyError("\\x1b[31mno")
-
-class Rubbish(PacketDecoder):
-    def decode_run(self, data, offsets, lengths): return "sound", None
-    def durations(self, data, offsets, lengths): return [1]
-    def decode(self, payload): return None
-
-class Crashes(PacketDecoder):
-    def decode(self, payload): os.kill(os.getpid(), signal.SIGSEGV)
-
-class Exits(PacketDecoder):
-    def decode(self, payload): os._exit(0)
-
-class Loops(PacketDecoder):
-    def decode(self, payload):
-        while True: pass
-
-class Eats(PacketDecoder):
-    def decode(self, payload): return np.ones(1 << 33, np.int16)
-'''
-NAMES = ("Raises", "Rubbish", "Crashes", "Exits", "Loops", "Eats")
-
-
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a distribution of bad codecs in it."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "bad_codecs.py").write_text(PLUGIN)
-    info = site / "bad_codecs-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-codecs\nVersion: 1\n")
-    points = "".join(f"X-{name.upper()} = bad_codecs:{name}\n" for name in NAMES)
-    (info / "entry_points.txt").write_text("[rokuon.decoders]\n" + points)
-    return site
+def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which bad codecs are found."""
+    return install(tmp_path_factory.mktemp("site"))
 
 
 def mixed(codec: str) -> list[Packet]:
     """A call of this codec among others."""
-    bad = Phone(9, START + SECOND // 3, 1, codec=b"96", maps=b"a=rtpmap:96 X-%b/8000\r\n" % codec.upper().encode())
-    return merged(*(Phone(n, START + n * SECOND // 10, 1) for n in range(6)), bad)
+    return merged(*(Phone(n, START + n * SECOND // 10, 1) for n in range(6)), call_in(codec, 9, START + SECOND // 3))
 
 
 @pytest.mark.parametrize(("name", "jobs"), [(name, 2) for name in NAMES] + [("Raises", 1), ("Crashes", 1)])
-def test_a_codec_gone_astray_costs_its_own_call_at_most(name: str, jobs: int, site: Path, tmp_path: Path) -> None:
+def test_a_codec_gone_astray_costs_its_own_call_at_most(name: str, jobs: int, site: dict[str, str], tmp_path: Path) -> None:
     data = tmp_path / "data"
-    capture = write(tmp_path / "c.pcap", mixed(name))
-    program = "from rokuon.store import pool; pool._JOB_S = 0.5; from rokuon.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", program, "--data", str(data), "record", "--jobs", str(jobs), "-r", str(capture)],
-                          capture_output=True, text=True, check=False, timeout=50, env={**os.environ, "PYTHONPATH": str(site)})
-    assert "Traceback" not in done.stderr
+    done = record(data, write(tmp_path / "c.pcap", mixed(name)), jobs=jobs, env=site)
     found = calls(data)
     assert leftovers(data) == []
     plain = [call for call in found if call["streams"][0]["codec"] == "PCMU"]
     assert len(plain) == 6
     assert all(round(call["audio"]["duration_s"]) == 1 for call in plain)
-    if name in ("Crashes", "Exits", "Loops"):
-        why = {"Crashes": "SIGSEGV", "Exits": "exit 0", "Loops": "took too long"}[name]
+    if name in DEADLY:
         assert done.returncode == 1
         assert len(found) == 6
         said = re.fullmatch(r"rokuon: warning: call (\S+) could not be finalised and is in quarantine: (.*)\n", done.stderr)
         assert said, done.stderr
-        assert said[2] == f"ended the finaliser 2 times ({why})"
+        assert said[2] == f"ended the finaliser 2 times ({DEADLY[name]})"
         facts = json.loads((data / "quarantine" / f"{said[1]}.json").read_text())
         assert facts["quarantine_reason"] == said[2]
         assert "quarantined" in run(data, "stats").stdout
