@@ -14,7 +14,7 @@ from rokuon.commands.common import Context, complain, example
 __all__ = ["drain"]
 
 
-@click.command(epilog=example("systemctl stop 'rokuon-capture@*' && rokuon drain"))
+@click.command(epilog=example("rokuon drain", "rokuon drain --timeout 30"))
 @click.option("--timeout", type=click.FloatRange(0, min_open=True), default=300, metavar="S", help="How long to wait.  [300]")
 @click.pass_obj
 def drain(context: Context, /, timeout: float) -> int:

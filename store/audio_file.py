@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rokuon.store.durable import give_name
 from rokuon.store.layout import DIRECTORY_MODE, FILE_MODE
 
 __all__ = ["AudioFile", "WavFile", "wav_header"]
@@ -103,11 +104,8 @@ class WavFile:
                 while block := os.pread(self._fd, BLOCK, place):
                     digest.update(block)
                     place += len(block)
-            if sync:
-                os.fsync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-            os.rename(self._temporary, self.path)
+            file, self._fd = self._fd, -1
+            give_name(file, self._temporary, os.fspath(self.path), sync)
         except BaseException:
             self.discard()
             raise

@@ -254,17 +254,11 @@ class DiskWatch:
         batch, whichever takes longer. Returns what was done in it. Raises nothing.
         """
         removed = Removed()
+        newest = self.settings.policy == "keep-newest"
         try:
-            if self._behind and self._clock() >= self._finish_at:
-                self._finish_at = self._clock() + _SETTLE_S
-                removed.add(finish_removals(self._layout, index))
-                self._behind = removed.behind > 0
-            if self.settings.policy != "keep-newest" or self._recordings.level < _FULL:
+            self._prepare(index, newest, removed)
+            if not newest or self._recordings.level < _FULL:
                 self.stuck = False
-                if self.settings.policy == "keep-newest" and not self._ready:
-                    self._ready = True
-                    with removing(self._layout):  # makes its directory while there is room for it
-                        pass
             elif self._wanting():
                 self._delete(index, vetoes, removed)
         except IndexBusyError:  # somebody else deletes: the next step
@@ -276,6 +270,20 @@ class DiskWatch:
         for line in removed.failed:
             self._warn(line)
         return removed
+
+    def _prepare(self, index: Index, newest: bool, removed: Removed) -> None:
+        """Does what is left of deletions that were broken off, and makes the directory of notes while there is room for it."""
+        if not (self._behind or (newest and not self._ready)) or self._clock() < self._finish_at:
+            return
+        self._finish_at = self._clock() + _SETTLE_S
+        try:
+            removed.add(finish_removals(self._layout, index))
+            self._behind = removed.behind > 0
+            if newest:
+                with removing(self._layout):
+                    self._ready = True
+        except StoreError as error:
+            self._warn(str(error))
 
     def _wanting(self) -> bool:
         """Whether it is time to delete more; `_lacking` then says how much."""

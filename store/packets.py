@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rokuon.decoders.rtp import RtpRecords
+from rokuon.store.durable import give_name
 from rokuon.store.runs import STREAM
 from rokuon.store.signalling import Frame
 
@@ -118,9 +119,8 @@ def _write(path: Path, rows: Iterable[Row], link: int, sync: bool) -> None:
         out.write(struct.pack("<IHHiIII", _NANOSECONDS, 2, 4, 0, 0, 262_144, link))
         _put(out, rows, link)
         out.flush()
-        if sync:
-            os.fsync(out.fileno())
-    temporary.rename(path)
+        file = os.dup(out.fileno())
+    give_name(file, str(temporary), str(path), sync)
 
 
 def _given_back(head: bytes, link_type: int, ip: int, packets: StreamPackets) -> list[Row]:

@@ -5,13 +5,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import queue
-import resource
 import signal
-import threading
-import traceback
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rokuon.decoders import registry
+from rokuon.store.finaliser import Kept, attempt, serve
 from rokuon.store.jobs import Job
 from rokuon.store.layout import Layout
 from rokuon.store.settings import Settings
@@ -31,20 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "Pool"]
 
-_AHEAD = 6
+_AHEAD = 32
+"""Jobs that a worker has at most: enough for their files to be flushed together."""
 _STRIKES = 2
-_JOB_S = 60
-"""Seconds of processor time that a job may take, and
-"""
-_PACKET_US = 2000
-"""microseconds for each of its packets: beyond that a codec has gone astray."""
-_STALLED = 20
-"""So many times as long it may take by the clock."""
-_MEMORY = 3 << 30
-"""Bytes that a worker may have beyond what it began with."""
 _OURS = frozenset({"PCMU", "PCMA", "G722", "L16", "CN", "TELEPHONE-EVENT"})
 """Codecs of plain numpy: they can neither crash a process nor loop."""
-_PR_SET_PDEATHSIG = 1
 
 
 class Outcome(NamedTuple):
@@ -56,68 +43,6 @@ class Outcome(NamedTuple):
     """"" where all went well."""
     disk: bool = False
     """The error is the disk's, not the call's."""
-
-
-def _serve(connection: Connection, root: Path, spool: Path, settings: Settings, sync: bool) -> None:
-    """A worker process: jobs in, outcomes out, until the other end closes."""
-    _restrain()
-    worker = Worker(root, spool, settings, sync)
-    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
-    over = threading.Event()
-
-    def listen() -> None:  # takes jobs off the pipe while one is done, so that neither side ever waits for the other
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                jobs.put(connection.recv())
-        over.set()
-        jobs.put(None)  # type: ignore[arg-type]
-
-    threading.Thread(target=listen, daemon=True).start()
-    while True:
-        job = jobs.get()
-        if over.is_set():  # nobody waits for what is left
-            worker.close()
-            return
-        _limit(_JOB_S + _PACKET_US * sum(int(stream.slices["records"].sum()) for stream in job.streams) / 1e6)
-        outcome = _attempt(worker, job)
-        _limit(0)
-        try:
-            connection.send(outcome)
-        except OSError:
-            over.set()
-            jobs.put(job)
-
-
-def _restrain() -> None:
-    """Sets what this process may do; the codecs of others run in it."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the recorder decides what they mean
-        signal.signal(number, signal.SIG_IGN)
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody waits for the work of a recorder that was killed
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold voices
-        most = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        begun = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * resource.getpagesize()
-        if most == resource.RLIM_INFINITY or most > begun + _MEMORY:
-            resource.setrlimit(resource.RLIMIT_DATA, (begun + _MEMORY, most))
-
-
-def _limit(seconds: float) -> None:
-    """The kernel ends this process when it has worked for so long, or not come back for many times that; 0: it does not."""
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, seconds * _STALLED)
-
-
-def _attempt(worker: Worker, job: Job) -> tuple[dict[str, Any] | None, str, bool]:
-    try:
-        return worker.run(job), "", False
-    except OSError as e:
-        worker.give_up(job.number, for_good=job.number in worker.open and job.pieced)
-        return None, f"{e.strerror or e}", True
-    except Exception as e:  # a hostile call must not end the others
-        worker.give_up(job.number)
-        where = traceback.extract_tb(e.__traceback__)[-1]
-        return None, f"{type(e).__name__}: {e} ({Path(where.filename).name}:{where.lineno})", False
 
 
 def _why(exit_code: int | None) -> str:
@@ -145,6 +70,13 @@ class _Process:
     process: BaseProcess
     connection: Connection
     jobs: OrderedDict[int, Job] = field(default_factory=OrderedDict)
+    written: deque[Outcome] = field(default_factory=deque)
+    """Done, and not on the disk yet."""
+
+    @property
+    def load(self) -> int:
+        """Jobs that it has."""
+        return len(self.jobs) + len(self.written)
 
 
 class Pool:
@@ -193,7 +125,7 @@ class Pool:
         self._traces.folder(self._layout.relative(self._layout.folder(job.id)))
         if self._inline and job.number not in self._pinned:
             if job.number in self._inline.open or not _risky(job):
-                self._done.append(Outcome(job, *_attempt(self._inline, job)))
+                self._done.append(Outcome(job, *attempt(self._inline, job)))
                 return
             if not self._processes:
                 self._processes.append(self._start())
@@ -212,11 +144,11 @@ class Pool:
             job = self._backlog.popleft()
             at = self._pinned.get(job.number)
             if at is None:
-                at = min(range(len(self._processes)), key=lambda i: len(self._processes[i].jobs))
-                if len(self._processes[at].jobs) >= _AHEAD:
+                at = min(range(len(self._processes)), key=lambda i: self._processes[i].load)
+                if self._processes[at].load >= _AHEAD:
                     self._backlog.appendleft(job)
                     break
-            if job.number in late or len(self._processes[at].jobs) >= _AHEAD:
+            if job.number in late or self._processes[at].load >= _AHEAD:
                 held.append(job)
                 late.add(job.number)
                 continue
@@ -233,18 +165,20 @@ class Pool:
     @property
     def calls(self) -> int:
         """Calls whose last job was submitted, and whose outcome has not been taken."""
-        jobs = [*self._backlog, *(job for p in self._processes for job in p.jobs.values()), *(done.job for done in self._done)]
+        jobs = [*self._backlog, *(done.job for done in self._done)]
+        for process in self._processes:
+            jobs += [*process.jobs.values(), *(done.job for done in process.written)]
         return sum(job.until_ns is None for job in jobs)
 
     @property
     def busy(self) -> bool:
         """Whether a worker has something to do."""
-        return any(p.jobs for p in self._processes)
+        return any(p.load for p in self._processes)
 
     @property
     def workers(self) -> list[tuple[int, int]]:
         """Process numbers of the workers, and how many jobs each has."""
-        return [(p.process.pid or 0, len(p.jobs)) for p in self._processes]
+        return [(p.process.pid or 0, p.load) for p in self._processes]
 
     def _send(self, at: int, job: Job) -> None:
         target = self._processes[at]
@@ -260,20 +194,30 @@ class Pool:
 
         ready = wait([p.connection for p in self._processes], timeout)
         for at, process in enumerate(self._processes):
-            if process.connection in ready:
-                try:
+            if process.connection not in ready:
+                continue
+            try:
+                while process.connection.poll():
                     with _undisturbed():
-                        sidecar, error, disk = process.connection.recv()
-                except (EOFError, OSError):
-                    self._restart(at)
-                    continue
-                _, job = process.jobs.popitem(last=False)
-                if job.until_ns is not None:
-                    self._begun.add(job.number)
-                elif self._pinned.pop(job.number, None) is not None:
-                    self._begun.discard(job.number)
-                    self._torn.discard(job.number)
-                self._done.append(Outcome(job, sidecar, error, disk))
+                        message = process.connection.recv()
+                    if isinstance(message, Kept):
+                        for _ in range(message.jobs):
+                            self._kept(process.written.popleft(), message.error)
+                    else:
+                        process.written.append(Outcome(process.jobs.popitem(last=False)[1], *message))
+            except (EOFError, OSError):
+                self._restart(at)
+
+    def _kept(self, outcome: Outcome, error: str) -> None:
+        """What a worker wrote is on the disk; or not, for a reason of the disk's."""
+        job = outcome.job
+        if job.until_ns is not None:
+            self._begun.add(job.number)
+        elif self._pinned.pop(job.number, None) is not None:
+            self._begun.discard(job.number)
+            self._torn.discard(job.number)
+        self._strikes.pop(job.number, None)
+        self._done.append(Outcome(job, None, error, True) if error and outcome.sidecar is not None else outcome)
 
     def _restart(self, at: int) -> None:
         """A worker died of the job it was at: once may be chance, twice is the call's fault."""
@@ -282,7 +226,7 @@ class Pool:
         dead.connection.close()
         if dead.process.pid is not None:
             sweep(self._layout, self._notes, {dead.process.pid})
-        jobs = list(dead.jobs.values())
+        jobs, again = list(dead.jobs.values()), [done.job for done in dead.written]
         self._torn.update(n for n, place in self._pinned.items() if place == at and n in self._begun)  # that part is lost
         self._processes[at] = self._start()
         if jobs:
@@ -292,7 +236,7 @@ class Pool:
                 reason = f"ended the finaliser {_STRIKES} times ({_why(dead.process.exitcode)})"
                 self._done += [Outcome(job, None, reason) for job in jobs if job.number == first.number]
                 jobs = [job for job in jobs if job.number != first.number]
-        for job in jobs:
+        for job in [*again, *jobs]:
             self._send(at, job)
 
     def outcomes(self, all_of_them: bool = False) -> list[Outcome]:
@@ -300,7 +244,7 @@ class Pool:
         if self._processes:
             self._receive(0)
             self._hand_out()
-            while all_of_them and (self._backlog or any(p.jobs for p in self._processes)):
+            while all_of_them and (self._backlog or any(p.load for p in self._processes)):
                 self._receive(None)
                 self._hand_out()
         done, self._done = self._done, []
@@ -331,4 +275,4 @@ def _child(ours: Connection, others: list[Connection], theirs: Connection, root:
     ours.close()
     for other in others:
         other.close()
-    _serve(theirs, root, spool, settings, sync)
+    serve(theirs, root, spool, settings, sync)

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from rokuon.store.durable import give_name
 from rokuon.store.errors import DataError
 from rokuon.store.layout import FILE_MODE, is_id, refused
 
@@ -111,11 +112,10 @@ def write_file(path: Path | str, content: bytes, sync: bool = True) -> None:
             left = memoryview(content)
             while left:
                 left = left[os.write(file, left):]
-            if sync:
-                os.fsync(file)
-        finally:
+        except BaseException:
             os.close(file)
-        os.rename(temporary, path)
+            raise
+        give_name(file, temporary, os.fspath(path), sync)
     except BaseException:
         with suppress(FileNotFoundError):
             os.unlink(temporary)
