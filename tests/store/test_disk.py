@@ -464,6 +464,22 @@ def test_what_was_broken_off_is_finished_at_the_start(tmp_path: Path) -> None:
     assert again.step() == Removed()
 
 
+def test_notes_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file system that has gone read-only, say."""
+    box = Box(tmp_path, NEWEST, recordings=Disk(SMALL, 100 * MIB))
+    box.calls(10)
+    (box.layout.recordings / ".removing").write_text("no directory")
+    box.pass_()
+    assert box.step() == Removed()
+    assert not box.watch.stuck
+    assert [".removing" in line for line in box.watch.warnings] == [True]
+    box.at(20 * MIB)
+    assert box.step() == Removed()
+    assert box.watch.stuck
+    (box.layout.recordings / ".removing").unlink()
+    assert box.until_still(90) == 10
+
+
 def test_the_policy_changes(tmp_path: Path) -> None:
     box = Box(tmp_path, recordings=Disk(SMALL, 100 * MIB))
     box.calls(50)
