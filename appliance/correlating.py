@@ -69,7 +69,7 @@ class _Correlating:
         self._states: Counter[str] = Counter()
         self._tallied: Counter[str] = Counter()
         self._ledger = tally.Ledger(layout)
-        self._told = 0
+        self._told = self._damage = 0
         self._started = _now()
         self._heard = time.monotonic()
         self._stopping = self._reload = False
@@ -193,6 +193,10 @@ class _Correlating:
         self._disk.make_room(self._index)
         while self._disk.warnings:
             self._log.warning("disk", self._disk.warnings.popleft())
+        damage = sum(self._intake.anomalies.values())
+        if damage > self._damage:
+            self._log.warning("spool", "part of the spool is damaged; what lay there is lost", places=damage - self._damage)
+        self._damage = damage
         for line in recorder.summary.warnings[self._told:]:
             self._log.warning("call", line)
         self._told = len(recorder.summary.warnings)

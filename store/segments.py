@@ -31,6 +31,8 @@ HEAD = "head"
 """Name of the file that says how far a source's spool is written."""
 _SEGMENT = struct.Struct("<8sQQQ")
 _MAGIC = b"RKSEG\x00\x00\x02"
+_UNHEARD_OF = 10**11
+"""No segment has such a number: a file of somebody else's."""
 _IOV = 512
 _GRAIN = 1 << 16
 _OWED_BYTES = 32 << 20
@@ -157,7 +159,8 @@ class SpoolWriter:
         self._file = -1
         self._used = self._size = 0
         self._sequence = 0
-        self._next = max((int(m[3]) for name in os.listdir(directory) if (m := SEGMENT_NAME.fullmatch(name))), default=0) + 1
+        numbers = (int(m[3]) for name in os.listdir(directory) if (m := SEGMENT_NAME.fullmatch(name)))
+        self._next = max((number for number in numbers if number < _UNHEARD_OF), default=0) + 1
         self._thread = threading.Thread(target=self._work, name="spool-writer", daemon=True)
         self._thread.start()
 
@@ -345,6 +348,8 @@ class SpoolWriter:
             if name.startswith("free-") and SEGMENT_NAME.fullmatch(name):
                 free = self.directory / name
                 with contextlib.suppress(OSError):
+                    if not free.is_file():
+                        continue
                     size = free.stat().st_size
                     if size >= least and size <= 4 * max(self.segment_bytes, least):
                         free.rename(path)

@@ -44,6 +44,8 @@ class SourceReader:
         self.newest_ns = 0
         """Packet time of the newest run, and the epoch that it is of; 0: none came yet."""
         self.given_epoch = 0
+        self._strange: dict[str, bool] = {}
+        """Of files with a segment's name, whether they are none."""
         self._left: list[_Place] | None = None
         self._head: Head | None = None
         self._first_counter: int | None = None
@@ -108,7 +110,30 @@ class SourceReader:
             names = os.listdir(self.directory)
         except OSError:
             return []
-        return sorted(n for n in names if (m := SEGMENT_NAME.fullmatch(n)) and not m[1] and bool(m[2]) == merged)
+        self._strange = {name: strange for name, strange in self._strange.items() if name in names}
+        found = [(int(m[3]), n) for n in names if (m := SEGMENT_NAME.fullmatch(n)) and not m[1] and bool(m[2]) == merged]
+        return [name for _, name in sorted(found) if not self._is_strange(name)]
+
+    def _later(self) -> list[str]:
+        """Segments that were made after the one that is read."""
+        read = SEGMENT_NAME.fullmatch(self.reading)
+        return [n for n in self._names() if (m := SEGMENT_NAME.fullmatch(n)) and (read is None or int(m[3]) > int(read[3]))]
+
+    def _is_strange(self, name: str) -> bool:
+        """Whether the file has no segment's beginning; one that is being made has none yet."""
+        if name not in self._strange:
+            try:
+                with open(self.directory / name, "rb") as file:
+                    start = file.read(SEGMENT_HEADER)
+            except FileNotFoundError:
+                return True
+            except OSError:  # a directory, say
+                start = b"?"
+            if not any(start):
+                return False
+            self._strange[name] = segment_header(start) is None
+            self.anomalies["spool-damaged"] += self._strange[name]
+        return self._strange[name]
 
     def _runs_of(self, name: str, merged: bool) -> Iterator[_Place]:
         """The sound runs of a segment, each checked as a whole; what is damaged in between is left out."""
@@ -119,22 +144,24 @@ class SourceReader:
             return
         header = segment_header(whole)
         if header is None:
-            if any(whole[:SEGMENT_HEADER]):
-                self.anomalies["spool-damaged"] += 1
             return
         data = memoryview(whole)
-        epoch, last, _ = header
-        at = SEGMENT_HEADER
+        epoch, last, size = header
+        self.anomalies["spool-damaged"] += len(whole) < size
+        at, damaged = SEGMENT_HEADER, False
         while at + HEADER_SIZE <= len(data):
             try:
                 run = Run.parse(data[at:], None if merged else epoch)
             except DamagedRunError:
+                damaged = True  # or the end: what follows will tell
                 at = whole.find(RUN_MAGIC, at + 8)
                 if at < 0:
                     return
                 continue
             if run.sequence < last:
                 return  # left from an earlier use of the file
+            self.anomalies["spool-damaged"] += damaged
+            damaged = False
             last = run.sequence + 1
             first, end = run.replaces if any(run.replaces) else (run.sequence, run.sequence)
             yield _Place(run.epoch, first, end, merged, name, at)
@@ -148,7 +175,7 @@ class SourceReader:
         while len(runs) < most and (self._file >= 0 or self._open()):
             run = self._next(state)
             if run is None:
-                later = [name for name in self._names() if name > self.reading]
+                later = self._later()
                 if not later:
                     return
                 run = self._next(state)  # what was written before the other segment was begun
@@ -168,12 +195,12 @@ class SourceReader:
         try:
             file = os.open(self.directory / self.reading, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            self.reading = next((name for name in self._names() if name > self.reading), "")
+            self.reading = next(iter(self._later()), "")
             return False
         header = segment_header(os.pread(file, SEGMENT_HEADER, 0))
         if header is None:
             os.close(file)
-            self.reading = next((name for name in self._names() if name > self.reading), self.reading)
+            self.reading = next(iter(self._later()), self.reading)
             return False
         if header[0] != self._epoch:
             self._epoch, self._sequence = header[0], header[1] - 1

@@ -156,7 +156,31 @@ def test_damage_costs_what_is_damaged(spool_at: Callable[..., OwnSpool]) -> None
     data = bytearray(path.read_bytes())
     data[spool.runs[5].payload_at + 3] ^= 0x80
     path.write_bytes(data)
-    assert [run.sequence for run in all_of(spool.root)] == [1, 2, 3, 4, 5, 7, 8, 9, 10]
+    reader = SourceReader(spool.root, "")
+    assert [run.sequence for run in all_of(spool.root, reader)] == [1, 2, 3, 4, 5, 7, 8, 9, 10]
+    assert reader.anomalies == {"spool-damaged": 1}
+
+
+def test_files_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
+    """Whatever they are called: what is written beside them, before or after, is read."""
+    maker = Maker(18)
+    for part, strange in enumerate(["", "00000000", "00000003", "99999999", "999999999999"]):
+        if strange:
+            (tmp_path / f"{strange}.seg").write_bytes(b"precious" * 100)
+        (tmp_path / f"free-{part + 50:08}.seg").mkdir()
+        writer = SpoolWriter(tmp_path, segment_bytes=4096, epoch=part + 1, patient=False)
+        for _ in range(9):
+            writer.append(maker.run([1], most=3, width=40))
+        writer.close()
+        assert not writer.not_written
+    reader = SourceReader(tmp_path, "")
+    assert [(run.epoch, run.sequence) for run in all_of(tmp_path, reader)] == [(e, n) for e in range(1, 6) for n in range(1, 10)]
+    writer = SpoolWriter(tmp_path, segment_bytes=4096, epoch=7)
+    writer.append(maker.run([1], most=3, width=40))
+    writer.close()
+    (tmp_path / "200000000000.seg").write_bytes(b"precious" * 100)
+    assert [(run.epoch, run.sequence) for run in all_of(tmp_path, reader)] == [(7, 1)]
+    assert (tmp_path / "99999999.seg").read_bytes() == b"precious" * 100
 
 
 def test_a_file_cut_anywhere_is_read_as_far_as_it_goes(spool_at: Callable[..., OwnSpool],
