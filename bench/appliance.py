@@ -104,7 +104,7 @@ def capture_told(appliance: Appliance, said: dict[str, Any]) -> list[tuple[str, 
             ("captured and not written", ", ".join(f"{reason} {n:,}" for reason, n in lost.items()) or "0")]
 
 
-def calls_told(appliance: Appliance, sent: dict[str, Any], late_s: float) -> list[tuple[str, str]]:
+def calls_told(appliance: Appliance, sent: dict[str, Any], late_s: float | None) -> list[tuple[str, str]]:
     everything = recorded_calls(appliance.data)
     calls = [call for call in everything if not of_flood(call)]
     judged = facts().against_manifest(sent, calls, live=True)
@@ -120,7 +120,8 @@ def calls_told(appliance: Appliance, sent: dict[str, Any], late_s: float) -> lis
             ("calls missing, incomplete; packets missing", f"{gone:,}, {touched:,}; {packets:,}"),
             ("facts right", f"{judged.right:,} of {judged.total:,}"),
             ("BYE to queryable, 50 %, 99 %, most", found),
-            ("after the last BYE all was recorded within", f"{late_s:.1f} s"),
+            ("all was recorded", "only when recording was ended, which waits for the rest" if late_s is None
+             else f"{late_s:.1f} s after the sender's end"),
             ("not recorded, by reason", ", ".join(f"{reason} {n:,}" for reason, n in not_recorded.items()) or "–")]
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -165,7 +166,7 @@ class Appliance:
     def __init__(self, data: Path, interface: str, *options: str) -> None:
         self.data = data
         data.mkdir(parents=True, exist_ok=True)
-        self._said = data.with_name(f"{data.name}.log").open("w+b")
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- for as long as the process runs; on no disk that is frozen
         self.process = subprocess.Popen([ROKUON, "--data", data, "record", "-i", interface, *options], stdin=subprocess.DEVNULL,
                                         stdout=self._said, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -189,12 +190,14 @@ class Appliance:
         """Calls that are in the index, as correlate's files say: one line each."""
         return sum(path.read_bytes().count(b"\n") for path in (self.data / "state").glob("finished.jsonl*"))
 
-    def wait_recorded(self, calls: int, limit_s: float) -> float:
-        """Until so many calls are recorded; the seconds that took."""
+    def wait_recorded(self, calls: int, limit_s: float) -> float | None:
+        """Until so many calls are recorded; the seconds that took, None: too many."""
         begun = time.monotonic()
-        while self.recorded() < calls and time.monotonic() - begun < limit_s:
+        while self.recorded() < calls:
             if self.process.poll() is not None:
                 raise SystemExit(f"rokuon ended: {self.said()}")
+            if time.monotonic() - begun > limit_s:
+                return None
             time.sleep(0.25)
         return time.monotonic() - begun
 
@@ -226,9 +229,7 @@ class Appliance:
 
     def said(self) -> str:
         """What it printed."""
-        self._said.flush()
-        with open(self._said.name, "rb") as file:
-            return file.read().decode(errors="replace").strip()
+        return os.pread(self._said.fileno(), 1 << 20, 0).decode(errors="replace").strip()
 
 
 def read_json(path: Path) -> Json | None:
@@ -241,7 +242,7 @@ def read_json(path: Path) -> Json | None:
 def start_sender(*options: str) -> subprocess.Popen[str]:
     """bench/sender.py into `near`; its last word is one JSON object."""
     return subprocess.Popen([sys.executable, ROOT / "bench" / "sender.py", "--interface", "near", *options], text=True,
-                            stdout=subprocess.PIPE)
+                            stdout=subprocess.PIPE, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
 
 
 def sender_said(sender: subprocess.Popen[str]) -> Json:

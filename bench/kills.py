@@ -78,7 +78,8 @@ class Killer:
             time.sleep(0.1)
             pid = victim(self.appliance.process.pid, role)
         if pid is None:
-            raise SystemExit(f"no process {role} within {RETURN_S:g} s: {self.appliance.said()}")
+            status = self.appliance.process.poll()
+            raise SystemExit(f"no process {role} within {RETURN_S:g} s (exit {status}): {self.appliance.said()}")
         before = set(processes(self.appliance.process.pid))
         os.kill(pid, signal.SIGKILL)
         kill = Kill(role, time.time_ns() // 1000)
