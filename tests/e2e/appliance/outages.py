@@ -134,7 +134,8 @@ def kills(box: Appliance) -> None:
     box.wait_calls((phone.call_id.decode() for phone in load.calls[:CALLS]), 60)
     time.sleep(5)
     calls = box.calls()
-    spans = gaps(calls)
+    mine = {phone.call_id.decode() for phone in load.calls}
+    spans = gaps([call for call in calls if mine & {leg["call_id"] for leg in call["legs"]}])
     shift = started - packets[0].time_ns / 1e9
 
     def cut(phone: Phone) -> bool:
