@@ -18,7 +18,7 @@ from typing import Any
 from rokuon import __version__
 from rokuon.appliance.logs import Log
 from rokuon.appliance.notify import Notifier
-from rokuon.appliance.state import publish
+from rokuon.appliance.publisher import Publisher
 from rokuon.sniffer.pcap_live import LiveCapture, open_live
 from rokuon.store.capture import Capture
 from rokuon.store.errors import NotPermittedError
@@ -119,7 +119,7 @@ class _Capturing:
                                   segment_bytes=min(record.segment << 20, max(_SMALLEST_SEGMENT, self._room.limit // 32)),
                                   queue_bytes=settings.capture.queue << 20)
         self._queue_limit = settings.capture.queue << 20
-        self._path = layout.state / f"capture-{self.name}.json"
+        self._publisher = Publisher(layout.state / f"capture-{self.name}.json", log)
         self._started = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._newest = 0
@@ -201,16 +201,13 @@ class _Capturing:
             "spool_bytes": self._room.used, "spool_limit": self._room.limit, "not_written": dict(self.writer.not_written),
             "counts": dict(self._capture.counts), "clock_steps": self._steps, "streams": self._capture.stream_count,
             "warnings": list(self._lines)}
-        try:
-            publish(self._path, state)
-        except OSError as error:
-            self._log.warning("state", f"cannot write {self._path}: {(error.strerror or str(error)).lower()}")
+        self._publisher.put(state)
 
     def close(self) -> None:
         """Writes what is in hand."""
         self.writer.close()
         self._publish(stopped=True)
-        self._head.leave()
+        self._publisher.close()
         self._head.close()
 
 

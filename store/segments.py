@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import mmap
 import os
 import re
 import struct
@@ -37,9 +36,8 @@ _IOV = 512
 _GRAIN = 1 << 16
 _OWED_BYTES = 32 << 20
 _RETRY_S = 1.0
-_HEAD = struct.Struct("<8sQQQqq64s")
-_HEAD_MAGIC = b"RKHEAD\x00\x01"
-_COUNTER = struct.Struct("<Q")
+_HEAD = struct.Struct("<Q8sQQQqq64sQ")
+_HEAD_MAGIC = b"RKHEAD\x00\x02"
 
 
 def segment_header(data: bytes | memoryview) -> tuple[int, int, int] | None:
@@ -67,64 +65,61 @@ class HeadState(NamedTuple):
 
 
 class Head:
-    """A page that the writer of a spool shares with its reader. Losing it costs a second look at the newest segment."""
+    """A small file in which the writer of a spool tells its reader how far it is. Losing it costs a second look at the newest
+    segment. Written and read as a whole, with a counter at both ends: no memory is shared, for a store into a mapped page stops
+    the whole process while the file system is frozen.
+    """
 
     def __init__(self, path: Path, write: bool = False) -> None:
         """Raises OSError, also where there is none to read yet."""
-        file = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o640)
-        try:
-            if write:
-                os.ftruncate(file, mmap.PAGESIZE)
-            elif os.fstat(file).st_size < mmap.PAGESIZE:
-                raise OSError(errno.EINVAL, "cut short", str(path))
-            self._page = mmap.mmap(file, mmap.PAGESIZE, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
-        finally:
-            os.close(file)
-        self._lock = threading.Lock()
+        self._file = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o640)
+        before = self._read() if write else None
+        self._counter = before.counter if before is not None else 0
         self._values = (0, 0, 0, 0, b"")
 
     def write(self, epoch: int, segment: str, used: int, sequence: int, now_ns: int) -> None:
         """Says how far the spool is written."""
-        with self._lock:
-            self._values = (epoch, used, sequence, now_ns, segment.encode())
-            self._put()
+        self._values = (epoch, used, sequence, now_ns, segment.encode())
+        self._put(time.monotonic_ns())
 
     def beat(self, epoch: int, now_ns: int) -> None:
         """Time has passed, and nothing is waiting to be written."""
-        with self._lock:
-            _, used, sequence, before, segment = self._values
-            self._values = (epoch, used, sequence, max(before, now_ns), segment)
-            self._put()
+        _, used, sequence, before, segment = self._values
+        self._values = (epoch, used, sequence, max(before, now_ns), segment)
+        self._put(time.monotonic_ns())
 
     def leave(self) -> None:
         """The writer is about to end, on purpose."""
-        with self._lock:
-            self._put(0)
+        self._put(0)
 
-    def _put(self, beat_ns: int | None = None) -> None:
-        (counter,) = _COUNTER.unpack_from(self._page)
-        counter |= 1  # odd: being written
-        self._page[:8] = _COUNTER.pack(counter)
+    def _put(self, beat_ns: int) -> None:
         epoch, used, sequence, now_ns, segment = self._values
-        self._page[8:8 + _HEAD.size] = _HEAD.pack(_HEAD_MAGIC, epoch, used, sequence, now_ns,
-                                                  time.monotonic_ns() if beat_ns is None else beat_ns, segment)
-        self._page[:8] = _COUNTER.pack(counter + 1 & 0xFFFF_FFFF_FFFF_FFFF)
+        self._counter += 1
+        with contextlib.suppress(OSError):  # readers then take longer
+            os.pwrite(self._file, _HEAD.pack(self._counter, _HEAD_MAGIC, epoch, used, sequence, now_ns, beat_ns, segment,
+                                             self._counter), 0)
 
     def read(self) -> HeadState | None:
         """What it says; None where that is nothing sound."""
         for _ in range(100):
-            before = self._page[:8]
-            body = self._page[8:8 + _HEAD.size]
-            if before == self._page[:8] and not before[0] & 1:
-                magic, epoch, used, sequence, now_ns, beat_ns, name = _HEAD.unpack(body)
-                segment = name.rstrip(b"\0").decode("ascii", "replace")
-                if magic != _HEAD_MAGIC or (segment and not SEGMENT_NAME.fullmatch(segment)):
-                    return None
-                return HeadState(int.from_bytes(before, "little"), epoch, used, sequence, now_ns, beat_ns, segment)
+            state = self._read()
+            if state is not None:
+                return state
         return None
 
+    def _read(self) -> HeadState | None:
+        data = os.pread(self._file, _HEAD.size, 0)
+        if len(data) < _HEAD.size:
+            return None
+        counter, magic, epoch, used, sequence, now_ns, beat_ns, name, again = _HEAD.unpack(data)
+        segment = name.rstrip(b"\0").decode("ascii", "replace")
+        if magic != _HEAD_MAGIC or counter != again or (segment and not SEGMENT_NAME.fullmatch(segment)):
+            return None
+        return HeadState(counter, epoch, used, sequence, now_ns, beat_ns, segment)
+
     def close(self) -> None:
-        self._page.close()
+        """Lets go of the file."""
+        os.close(self._file)
 
 
 class SpoolWriter:
@@ -151,7 +146,8 @@ class SpoolWriter:
         self._limit = queue_bytes
         self.waiting_bytes = 0
         self._changed = threading.Condition()
-        self._stopping = False
+        self._stopping = self._beating = False
+        self._now_ns = 0
         self._owed: deque[Run] = deque()
         self._owed_bytes = 0
         self._retry = 0.0
@@ -193,10 +189,11 @@ class SpoolWriter:
         return bare
 
     def beat(self, now_ns: int) -> None:
-        """Tells readers that time has passed to `now_ns`, packet time, if nothing is waiting to be written."""
+        """Tells readers that time has passed to `now_ns`, packet time, as soon as nothing is waiting to be written."""
         with self._changed:
-            if self._head is not None and not self._queue and not self._owed:
-                self._head.beat(self.epoch, now_ns)
+            self._now_ns = max(self._now_ns, now_ns)
+            self._beating = self._head is not None
+            self._changed.notify_all()
 
     def drain(self) -> None:
         """Returns when all that was taken is written, and on the disk where that was asked for. Raises OSError: see `append`."""
@@ -220,15 +217,20 @@ class SpoolWriter:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._queue and not self._stopping:
+                while not (self._queue or self._stopping or self._beating):
                     self._changed.wait(_RETRY_S if self._owed else None)
-                    if self._owed and not self._queue:
+                    if self._owed:
                         break
-                lot = list(self._queue)
-                if not lot and self._stopping:
-                    return
+                lot, now_ns, beating = list(self._queue), self._now_ns, self._beating
+                self._beating = False
+            if not lot and self._stopping:
+                if self._head is not None:
+                    self._head.leave()
+                return
             if self._owed and time.monotonic() >= self._retry:
                 self._pay()
+            if beating and not lot and not self._owed and self._head is not None:
+                self._head.beat(self.epoch, now_ns)
             for run, size in lot:
                 self._take(run)
                 if not self._sync:
