@@ -279,6 +279,22 @@ def stop(process: subprocess.Popen[str], timeout: float = 40) -> tuple[int, str,
     return process.returncode, out, err
 
 
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """Ends a recorder and all its processes at once, as power loss does."""
+    process.send_signal(signal.SIGSTOP)  # else it would start them again
+    parents: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    found = [process.pid]
+    for parent in found:
+        found += parents.get(parent, [])
+    for pid in reversed(found):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate()
+
+
 def tshark_streams(capture: Path) -> dict[tuple[str, str, int], Counter[int]]:
     """RTP as tshark sees it: source and destination as in sidecars, SSRC → how often each sequence number was there."""
     fields = [part for name in ("ip.src", "udp.srcport", "ip.dst", "udp.dstport", "rtp.ssrc", "rtp.seq") for part in ("-e", name)]
