@@ -64,7 +64,7 @@ class _Correlating:
         self._index = Index(layout.index, settings.index.region or None)
         self._finished = Finished(layout)
         self._recorder = Recorder(layout, settings, self._spool, self._pool, lasting=True, notice=self._notice,
-                                  refuses=self._disk.refuses)
+                                  refuses=self._disk.refuses, fits=self._disk.fits)
         self._intake = Intake(layout, self._spool)
         self._states: Counter[str] = Counter()
         self._tallied: Counter[str] = Counter()

@@ -19,7 +19,7 @@ from rokuon.appliance.correlating import DRAIN
 from rokuon.appliance.state import captures, correlation
 from rokuon.store.layout import FILE_MODE, Layout
 from rokuon.store.record_files import Progress
-from rokuon.store.recorder import Summary
+from rokuon.store.summary import Summary
 
 __all__ = ["ChildFailedError", "supervise"]
 

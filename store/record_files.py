@@ -19,10 +19,11 @@ from rokuon.store.capture import Capture
 from rokuon.store.layout import Layout, refused
 from rokuon.store.memory import keep_pages
 from rokuon.store.pool import Pool
-from rokuon.store.recorder import Recorder, Summary
+from rokuon.store.recorder import Recorder
 from rokuon.store.segments import SpoolWriter
 from rokuon.store.settings import Settings
 from rokuon.store.spool import Source, Spool
+from rokuon.store.summary import Summary
 from rokuon.store.traces import sweep
 
 __all__ = ["Progress", "private_spool", "record_files", "spells"]

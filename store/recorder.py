@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rokuon.store.runs import Run
 from rokuon.store.settings import Settings
 from rokuon.store.sidecar import dump, nanoseconds, read, write_file
 from rokuon.store.spool import Spool
+from rokuon.store.summary import LOST, Summary
 from rokuon.store.tally import Balance
 from rokuon.store.worker import Worker
 
@@ -37,44 +37,16 @@ _RETRY_S = 2.0
 _SETTLED_NS = 10 * _NS
 """What is younger stays in a lasting spool: messages that wait for their INVITE are nobody's yet."""
 
-_LOST = {"packets-dropped": "packets-lost-before-the-spool",
-         "calls-evicted": "calls-given-up-for-room", "streams_evicted": "streams-given-up-for-room",
-         "unclaimed-streams-let-go": "rtp-unclaimed", "rtp-after-call": "rtp-after-its-call",
-         "rtp-in-fragments": "rtp-in-fragments",
-         "sip-cut-by-snaplen": "sip-cut-by-snaplen", "packet-cut-or-unknown": "signalling-cut-by-snaplen"}
-"""What is counted elsewhere and left no recording, and the reason that people are told."""
-
-
-@dataclass(slots=True)
-class Summary:
-    """What became of a capture."""
-
-    packets: int = 0
-    calls_found: int = 0
-    calls_added: int = 0
-    calls_known: int = 0
-    recovered: int = 0
-    """Calls that ended unseen, while nothing was captured."""
-    quarantined: int = 0
-    """Calls that could not be finalised and were set aside."""
-    warnings: list[str] = field(default_factory=list)
-    balance: Balance = field(default_factory=Balance)
-    """What became of each call."""
-    not_recorded: dict[str, int] = field(default_factory=dict)
-    """What else there is no recording of, by reason: streams, packets, messages."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """What was seen, by kind."""
-    anomalies: dict[str, int] = field(default_factory=dict)
-
 
 class Recorder:
     """Runs in, files and index out."""
 
     def __init__(self, layout: Layout, settings: Settings, spool: Spool, pool: Pool, *, lasting: bool = False,
-                 notice: Callable[[dict[str, Any]], None] | None = None, refuses: Callable[[int], bool] | None = None) -> None:
+                 notice: Callable[[dict[str, Any]], None] | None = None, refuses: Callable[[int], bool] | None = None,
+                 fits: Callable[[int], bool] | None = None) -> None:
         """`lasting`: for a spool that outlives this process: what the archive has by then is recorded no second time, and a full
         disk is waited for. `notice` is told of the sidecar of each call that can be queried; `refuses`: whether a call that
-        began at that time is not to be recorded, for want of room.
+        began at that time is not to be recorded, for want of room; `fits`: whether there is room for so many bytes of sound.
         """
         record = settings.record
         self._layout, self._pool, self._spool, self._lasting = layout, pool, spool, lasting
@@ -83,7 +55,7 @@ class Recorder:
             linger_ns=int(record.linger * _NS), window_ns=self._window_ns, lead_ns=int(record.early * _NS),
             recover_ns=int(settings.spool.recover * 3600 * _NS) if lasting else 0)
         self._index = Index(layout.index, settings.index.region or None)
-        self._notice, self._refuses = notice, refuses
+        self._notice, self._refuses, self._fits = notice, refuses, fits
         self.interface: str | None = None
         self.taken: list[tuple[str, int, int, int]] = []
         """Streams, by source, epoch and number there, and up to when they are in recordings, since `noted` was called; what they
@@ -96,6 +68,7 @@ class Recorder:
         self._found: set[int] = set()
         self._begun: set[int] = set()
         self._set_aside: set[int] = set()
+        self._refused: set[int] = set()
         self._aside = Worker(layout.root, spool.root, settings)
         self._finished: list[dict[str, Any]] = []
         self._commit_at = 0.0
@@ -156,7 +129,7 @@ class Recorder:
         """What there is no recording of beside calls, by reason. `counts`: what capture and correlation saw."""
         anomalies = self.anomalies
         lost = self.not_recorded.copy()
-        lost.update({reason: counts[name] + anomalies[name] for name, reason in _LOST.items() if counts[name] + anomalies[name]})
+        lost.update({reason: counts[name] + anomalies[name] for name, reason in LOST.items() if counts[name] + anomalies[name]})
         return dict(sorted(lost.items()))
 
     @property
@@ -231,13 +204,27 @@ class Recorder:
                 elif job.until_ns is None and job.number not in self._unlisted:
                     self.summary.calls_known += 1
                 self._done(job)
-            elif job.number not in self._begun and self._refuses is not None and self._refuses(nanoseconds(job.facts["start"])):
+            elif self._is_refused(job):
                 self._lose(job, "disk-full")
                 self._done(job)
             else:
                 self._begun.add(job.number)
-                self._pool.submit(job)
+                self._submit(job)
         self._collect(self._pool.outcomes())
+
+    def _is_refused(self, job: Job) -> bool:
+        """Whether there is no room for the call; once refused, what is to come of it is refused too."""
+        refused = job.number in self._refused or (job.number not in self._begun and self._refuses is not None
+                                                  and self._refuses(nanoseconds(job.facts["start"])))
+        if refused and job.until_ns is not None:
+            self._refused.add(job.number)
+        return refused
+
+    def _submit(self, job: Job) -> None:
+        if self._fits is None or self._fits(sum(int(stream.slices["payload"].sum()) for stream in job.streams)):
+            self._pool.submit(job)
+        else:
+            self._retry.append((time.monotonic() + _RETRY_S, job))
 
     def _find_known(self, jobs: list[Job]) -> None:
         legs: list[LegSpan] = []
@@ -301,7 +288,7 @@ class Recorder:
         if self._lasting:
             if job.until_ns is None:
                 self.taken += job.taken
-                for numbers in (self._found, self._begun, self._known, self._unlisted, self._set_aside):
+                for numbers in (self._found, self._begun, self._known, self._unlisted, self._set_aside, self._refused):
                     numbers.discard(job.number)
             self._releases.append(job.segments)
         else:
@@ -325,7 +312,7 @@ class Recorder:
         if due:
             self._retry = [(at, job) for at, job in self._retry if not now and at > time.monotonic()]
             for job in due:
-                self._pool.submit(job)
+                self._submit(job)
 
     def _add(self, sidecar: dict[str, Any], job: Job) -> None:
         self._finished.append(sidecar)

@@ -16,8 +16,9 @@ from tests.e2e.recorded import rokuon
 from rokuon.store import record_files, recorder, worker
 from rokuon.store.correlate import Correlator
 from rokuon.store.jobs import Job
-from rokuon.store.recorder import Recorder, Summary
+from rokuon.store.recorder import Recorder
 from rokuon.store.settings import Settings
+from rokuon.store.summary import Summary
 
 PCAPS = Path(__file__).resolve().parents[2] / "fixtures" / "pcaps"
 OFFICE = PCAPS / "office-morning.pcap"

@@ -17,8 +17,8 @@ from tests.sniffer.captures import Packet, pcap
 
 from rokuon.sniffer.pcap_file import CaptureError, open_capture
 from rokuon.store.record_files import record_files
-from rokuon.store.recorder import Summary
 from rokuon.store.settings import RecordSettings, Settings
+from rokuon.store.summary import Summary
 
 CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures" / "selfmade"
 NAMES = sorted(path.name for path in CAPTURES.glob("*.pcap"))
