@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -108,7 +109,7 @@ def test_a_damaged_configuration(text: bytes | None, words: tuple[str, ...], tmp
 
 # -- beside one that runs ------------------------------------------------------
 def test_second_recorder_and_import_beside(tmp_path: Path) -> None:
-    """Of the same interface into the same data there is one only; captures are recorded beside it, and other data is free."""
+    """Of the same interface into the same data there is one only; captures are recorded beside it."""
     data = tmp_path / "data"
     live, file = Phone(1, seconds=2), write(tmp_path / "c.pcap", merged(*(Phone(n, START + n * SECOND, 1) for n in range(5, 8))))
     with recorder(data, "near") as process:
@@ -119,14 +120,29 @@ def test_second_recorder_and_import_beside(tmp_path: Path) -> None:
         beside = run(data, "record", "-r", file)
         assert (beside.returncode, beside.stderr) == (0, "")
         assert beside.stdout.startswith("3 calls recorded")
-        assert attempt(tmp_path / "other", "-i", "near")[0] == 0
         play("far", live.packets[100:])
-        assert len(run(data, "calls", "--json").stdout) > 3
         ended = stop(process)
     assert (ended[0], ended[2]) == (0, "")
     assert sorted(packets_of(data)) == [[50, 50]] * 3 + [[100, 100]]
     again = run(data, "record", "-r", file)
     assert "3 calls known already" in again.stdout
+
+
+def test_a_configuration_damaged_while_it_runs(tmp_path: Path) -> None:
+    """SIGHUP finds a file that cannot be read: recording goes on as it was, in the middle of a call."""
+    data, settings, phone = tmp_path / "data", tmp_path / "rokuon.toml", Phone(1, seconds=2)
+    settings.write_text("[record]\nmask_digits = false\n")
+    with recorder(data, "near", options=("--config", str(settings))) as process:
+        play("far", phone.packets[:100])
+        settings.write_text("[record\n")
+        process.send_signal(signal.SIGHUP)
+        play("far", phone.packets[100:])
+        status, out, err = stop(process)
+    assert (status, out.split(",")[0]) == (0, "1 call recorded")
+    assert packets_of(data) == [[100, 100]]
+    assert err
+    assert all(str(settings) in line and "not reloaded" in line for line in err.splitlines())
+    assert len(err.splitlines()) <= 2, "a line of each process"
 
 
 def packets_of(data: Path) -> list[list[int]]:
