@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rokuon.store.correlate import Correlator
+from rokuon.store.database import WRITE_PATIENCE_S
 from rokuon.store.ended import Piece
 from rokuon.store.errors import DataError, IndexBusyError, StoreError
 from rokuon.store.index import Index, LegSpan
@@ -33,6 +34,8 @@ _LOOK_UP = 128
 _COMMIT = 1000
 _COMMIT_S = 0.35
 """Between two commits of a lasting recorder: each costs as much as many calls."""
+_PATIENCE_S = 0.5
+"""So long is waited for somebody who holds the index, while packets come in."""
 _RETRY_S = 2.0
 _SETTLED_NS = 10 * _NS
 """What is younger stays in a lasting spool: messages that wait for their INVITE are nobody's yet."""
@@ -54,7 +57,7 @@ class Recorder:
         self.correlator = Correlator(
             linger_ns=int(record.linger * _NS), window_ns=self._window_ns, lead_ns=int(record.early * _NS),
             recover_ns=int(settings.spool.recover * 3600 * _NS) if lasting else 0)
-        self._index = Index(layout.index, settings.index.region or None)
+        self._index = Index(layout.index, settings.index.region or None, _PATIENCE_S if lasting else WRITE_PATIENCE_S)
         self._notice, self._refuses, self._fits = notice, refuses, fits
         self.interface: str | None = None
         self.taken: list[tuple[str, int, int, int]] = []
@@ -72,6 +75,7 @@ class Recorder:
         self._aside = Worker(layout.root, spool.root, settings)
         self._finished: list[dict[str, Any]] = []
         self._commit_at = 0.0
+        self._complaint = ""
         self._full_segments = 0
         self.summary = Summary()
         self.calls_lost: Counter[str] = Counter()
@@ -234,13 +238,17 @@ class Recorder:
                 last = max([nanoseconds(leg["start"])] + [nanoseconds(m["time"]) for m in job.facts["messages"][-1:]])
                 legs.append(LegSpan.of(leg, last))
                 owners.append(job.number)
-        if self._layout.index.exists():
-            for owner, found in zip(owners, self._index.known_calls(legs), strict=True):
-                if found:
-                    self._known.add(owner)
-            loose = {job.id: job.number for job in jobs if not job.facts["legs"]}
-            if loose:
-                self._known.update(loose[i] for i in self._index.known_ids(loose))
+        try:
+            if self._layout.index.exists():
+                for owner, found in zip(owners, self._index.known_calls(legs), strict=True):
+                    if found:
+                        self._known.add(owner)
+                loose = {job.id: job.number for job in jobs if not job.facts["legs"]}
+                if loose:
+                    self._known.update(loose[i] for i in self._index.known_ids(loose))
+        except (DataError, IndexBusyError):  # it is a view: files tell as well
+            if not self._lasting:
+                raise
         if self._lasting:
             for job in jobs:  # recorded, and not in the index: the process ended in between
                 if job.number not in self._known and job.until_ns is None:
@@ -320,12 +328,16 @@ class Recorder:
             self.summary.recovered += 1
 
     def _commit_or_wait(self) -> None:
-        """Commits; a lasting recorder tries again later where the disk has no room."""
+        """Commits; a lasting recorder tries again later where there is no room, or the index is damaged or long in use."""
         try:
             self._commit()
-        except (DataError, OSError):
+            self._complaint = ""
+        except (DataError, IndexBusyError, OSError) as error:
             if not self._lasting:
                 raise
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                self.summary.warnings.append(f"{error}; until then calls are recorded, and not listed")
             self._commit_at = time.monotonic() + _RETRY_S
 
     def _commit(self) -> None:

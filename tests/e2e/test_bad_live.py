@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,3 +189,39 @@ def test_interfaces_that_go_and_come_back(tmp_path: Path) -> None:
     lines = [re.sub("^rokuon: (warning: )?", "", line) for line in err.splitlines()]
     assert {line.split(":")[0] for line in lines} == set(names)
     assert len(set(lines)) == len(lines) <= 12
+
+
+def test_an_index_that_is_none(tmp_path: Path) -> None:
+    """It is a view: calls are recorded all the same, which is said once, and `reindex` lists them."""
+    data = tmp_path / "data"
+    (data / "recordings").mkdir(parents=True)
+    (data / "index.duckdb").write_bytes(b"no database" * 1000)
+    with recorder(data, "near") as process:
+        play("far", Phone(1).packets)
+        status, _, err = stop(process)
+    assert status == 0
+    is_one_line(err, str(data / "index.duckdb"), "reindex")
+    assert run(data, "reindex").returncode == 0
+    assert packets_of(data) == [[50, 50]]
+
+
+def test_an_index_that_somebody_holds(tmp_path: Path) -> None:
+    """Another program has it open for as long as it likes: calls are recorded meanwhile, and listed when it lets go."""
+    data = tmp_path / "data"
+    assert run(data, "record", "-r", write(tmp_path / "c.pcap", Phone(5).packets)).returncode == 0
+    hold = f"import duckdb, sys; c = duckdb.connect({str(data / 'index.duckdb')!r}); print(flush=True); sys.stdin.read()"
+    with recorder(data, "near") as process, subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE,
+                                                             stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        play("far", Phone(1).packets)
+        for _ in range(400):
+            if len(list((data / "recordings").rglob("*.json"))) == 2:
+                break
+            time.sleep(0.05)
+        play("far", Phone(2).packets)
+        holder.communicate()
+        status, out, err = stop(process)
+    assert (status, out.split(",")[0]) == (0, "2 calls recorded")
+    assert err.count("\n") <= 1
+    assert sorted(packets_of(data)) == [[50, 50]] * 3
