@@ -40,7 +40,7 @@ from appliance_run import (
     start_sender,
     waits,
 )
-from measure import machine, table
+from measure import machine, table, write_section
 from tests.sniffer.wires import missing, own_network, wire
 
 SHOWN = 5
@@ -62,10 +62,8 @@ def ours(options: argparse.Namespace, work: Path) -> list[tuple[str, str]]:
         stack.callback(appliance.kill)
         appliance.wait_ready()
         watch = Watch(appliance.process.pid, appliance.data)
-        idle_until = time.monotonic() + options.idle
-        time.sleep(max(0.0, idle_until - time.monotonic()))
-        begun = time.monotonic() - watch.samples[0].at if watch.samples else time.monotonic()
-        start = time.monotonic() - begun
+        time.sleep(options.idle)
+        start = watch.now()
         sender = start_sender(*sender_options(options, manifest))
         frozen = freeze(disk, options.ramp + options.seconds / 2, options.freeze) if options.freeze else None
         said = sender_said(sender)
@@ -78,9 +76,7 @@ def ours(options: argparse.Namespace, work: Path) -> list[tuple[str, str]]:
         rows = [*sender_told(options, said), *capture_told(appliance, said)]
         rows += calls_told(appliance, sent, late_s)
         rows += taken(watch, start + options.ramp, start + options.ramp + options.seconds, start if options.idle else 0)
-        rows.append(("its last word", word.splitlines()[-1] if word else ""))
-        if len(word.splitlines()) > 1:
-            print(word, file=sys.stderr)
+        print(word, file=sys.stderr)
         return rows
 
 
@@ -127,7 +123,7 @@ def calls_told(appliance: Appliance, sent: dict[str, Any], late_s: float | None)
 
 def taken(watch: Watch, begin: float, end: float, idle_until: float) -> list[tuple[str, str]]:
     cpu, samples = watch.spent(begin, end), watch.samples
-    idle = watch.spent(2, idle_until) if idle_until else {}
+    idle = watch.spent(3, idle_until) if idle_until else {}
     return [*([("idle before that, of a core", f"{100 * sum(idle.values()):.2f} %")] if idle else []),
             ("cores at full number: " + ", ".join(cpu), ", ".join(f"{share:.2f}" for share in cpu.values())),
             ("cores, all processes of rokuon", f"{sum(cpu.values()):.2f}"),
@@ -173,6 +169,8 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=120, metavar="S", help="wait so long for what is to be recorded")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, help="directory for data (16 kB a second and call)")
+    parser.add_argument("--write", metavar="NAME", choices=("300", "2000", "5250", "sip", "ssrc", "ssrc-flows", "frozen"),
+                        help="put the table into that section of docs/performance.md")
     parser.add_argument("--keep", action="store_true", help="leave the data there")
     options = parser.parse_args()
     if reason := missing():
@@ -187,8 +185,10 @@ def main() -> None:
             rows = ours(options, work)
             if options.peer:
                 rows += tcpdump(options, work)
-        print(machine(), end="\n\n")
-        print(table(["what", "measured"], rows))
+        text = f"{machine()}\n\n{table(['what', 'measured'], rows)}"
+        print(text)
+        if options.write:
+            write_section(f"wire-{options.write}", text)
     finally:
         if options.keep:
             print(f"data: {work}", file=sys.stderr)

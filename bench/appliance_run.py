@@ -122,8 +122,12 @@ class Watch:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
+    def now(self) -> float:
+        """The moment, as samples have it."""
+        return time.monotonic() - self._begun
+
     def look(self) -> Sample:
-        """Now."""
+        """How things are."""
         found = processes(self.root)
         pss: dict[str, int] = defaultdict(int)
         for pid, what in found.items():
@@ -136,7 +140,7 @@ class Watch:
         for what, spent in self._spent.values():
             cpu[what] += spent
         index = self.data / "index.duckdb"
-        return Sample(time.monotonic() - self._begun, dict(cpu), pss["Pss"] / 1024, pss["Pss_Anon"] / 1024,
+        return Sample(self.now(), dict(cpu), pss["Pss"] / 1024, pss["Pss_Anon"] / 1024,
                       sum(map(handles, found)), len(found), tree_bytes(self.data / "spool") / (1 << 20),
                       index.stat().st_size / (1 << 20) if index.exists() else 0.0)
 

@@ -27,7 +27,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from appliance_run import Appliance, Json, processes, recorded_calls, sender_said, start_sender
-from measure import machine, table
+from measure import machine, table, write_section
 from tests.sniffer.wires import missing, own_network, wire
 
 SECOND_PACKETS = 50
@@ -174,6 +174,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, help="directory for data")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--keep", action="store_true", help="leave the data there")
     options = parser.parse_args()
     if reason := missing():
@@ -204,10 +205,13 @@ def main() -> None:
             killer.said.append(killer.appliance.stop())
         calls = recorded_calls(work / "data")
         wrong, figures = hurt(manifest, calls, killer.kills)
-        print(machine(), end="\n\n")
-        print(table(["what", "measured"], [("calls at a time", f"{options.calls} of {options.duration:g} s, "
-                                            f"{'sent evenly' if told['kept_up'] else 'sent late at times'}"),
-                                           *rows(manifest, calls, killer.kills, figures)]))
+        pace = "sent evenly" if told["kept_up"] else f"sent up to {told['latest_ms']:g} ms late"
+        lines = [("calls at a time", f"{options.calls} of {options.duration:g} s, {pace}"),
+                 *rows(manifest, calls, killer.kills, figures), ("calls hurt", f"{len(wrong):,}")]
+        text = f"{machine()}\n\n{table(['what', 'measured'], lines)}"
+        print(text)
+        if options.write:
+            write_section("wire-kills", text)
         for line in wrong[:20]:
             print(f"wrong: {line}", file=sys.stderr)
         (work / "said").write_text("\n\n".join(killer.said))

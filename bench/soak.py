@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from appliance_run import ROLES, Appliance, Sample, Watch, facts, recorded_calls, sender_said, start_sender, waits
-from measure import ROOT, machine, table
+from measure import ROOT, machine, table, write_section
 from plot import Panel, write_png
 from tests.sniffer.wires import missing, own_network, wire
 
@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=5, metavar="S")
     parser.add_argument("--png", type=Path, default=ROOT / "docs" / "live.png")
     parser.add_argument("--csv", type=Path, help="default: none")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     parser.add_argument("--inject", action="store_true", help="see sender.py")
     parser.add_argument("--work", type=Path, help="directory for data (16 kB a second and call)")
     options = parser.parse_args()
@@ -114,8 +115,10 @@ def main() -> None:
             before, after = growth(samples, ramp, ramp + seconds, name)
             change = 100 * (after / before - 1) if before else 0.0
             rows.append((f"{name}: mean of the second and the last third", f"{before:,.1f}, {after:,.1f} ({change:+.1f} %)"))
-        print(machine(), end="\n\n")
-        print(table(["what", "measured"], rows))
+        text = f"{machine()}\n\n{table(['what', 'measured'], rows)}"
+        print(text)
+        if options.write:
+            write_section("wire-soak", text)
         for line in [*judged.wrong[:5], *word.splitlines()[:-1]]:
             print(line, file=sys.stderr)
         if options.csv:
