@@ -136,6 +136,9 @@ class Correlator(StreamKeeper):
     def _after_gap(self) -> None:
         """Capture is back for a while: calls of which nothing was heard since are over."""
         since, until = self.losses.gaps[-1]
+        if self.now_ns < until + self._window:  # not back for long: this gap is another one, or longer than was known
+            self._at(until + self._window, "gap", 0)
+            return
         for call in list(self.tracker.live.values()):
             self._note_media(call)
             if call.last_ns <= since and call.start_ns < until:

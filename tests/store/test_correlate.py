@@ -231,6 +231,23 @@ def test_one_stream_for_call_after_call(size: int, gap: float) -> None:
         [("callee", second + 0.2, second + 9.9), ("caller", second + 0.2, second + 9.9)]]
 
 
+@pytest.mark.parametrize("first", [15.0, 20.0, 20.4, 25.0])
+def test_calls_go_on_over_a_second_gap_while_the_first_is_judged(first: float) -> None:
+    """The window after one time without capture may end within another; calls were not heard then, but are not over.
+
+    A capture that begins anew numbers streams anew: here they have another SSRC.
+    """
+    spans = [(0.3, first), (first + 1, 50.5), (51.5, 60)]
+    packets = call("one", 0, 60) + [p for k, span in enumerate(spans) for p in talk(*span, ssrc=7 + 2 * k)]
+    packets.sort(key=lambda p: p.time_ns)
+    capture, correlator, out = Capture(), Correlator(), list[Ended | Piece]()
+    for k, (begin, end) in enumerate(spans):
+        run = capture.process(batch([p for p in packets if begin - 0.5 < (p.time_ns - T0) / S < end + 0.2]))
+        run.gap_ns = T0 + round(spans[k - 1][1] * S) if k else 0
+        out += correlator.process(run)
+    assert [item.call.end_reason for item in out + correlator.finish() if isinstance(item, Ended)] == ["bye"]
+
+
 @SIZES
 @pytest.mark.parametrize("rtp_only", [True, False])
 def test_a_stream_that_goes_on_for_ever(size: int, rtp_only: bool) -> None:
