@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import shutil
 import subprocess
@@ -150,6 +151,7 @@ def kills(box: Appliance) -> None:
     told = sum(until - since for since, until in spans)
     right = not said.wrong and longest <= LOST_S and said.longest_missing_s <= told + 0.1 * captures
     after = box.restarts()
+    box.note("kills", json.dumps({"started": started, "moments": moments, "wrong": said.wrong, "calls": calls}))
     box.found(right, "kill -9, again and again", f"{box.kills} times in {moments[-1]:.0f} s, {captures} of them capture: "
               f"{said}, {len(load.calls) - len(spared.calls)} more began or ended unseen; {len(spans)} times without capture, "
               f"the longest {longest:.2f} s, in all {told:.2f} s; "
