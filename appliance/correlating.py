@@ -20,6 +20,7 @@ from rokuon.appliance.intake import Intake
 from rokuon.appliance.logs import Log
 from rokuon.appliance.notify import Notifier
 from rokuon.appliance.state import publish
+from rokuon.appliance.watching import Watching
 from rokuon.store import tally
 from rokuon.store.disk import DiskWatch
 from rokuon.store.errors import NotPermittedError, StoreError
@@ -66,6 +67,7 @@ class _Correlating:
         self._recorder = Recorder(layout, settings, self._spool, self._pool, lasting=True, notice=self._notice,
                                   refuses=self._disk.refuses, fits=self._disk.fits)
         self._intake = Intake(layout, self._spool)
+        self._watching = Watching(layout)
         self._states: Counter[str] = Counter()
         self._tallied: Counter[str] = Counter()
         self._ledger = tally.Ledger(layout)
@@ -118,6 +120,7 @@ class _Correlating:
             return False
         worked = False
         for run in self._intake.read(recorder.correlator, self._notifier.watchdog):
+            self._watching.see(run)
             recorder.process(run)
             worked = True
         self._note()
@@ -222,11 +225,12 @@ class _Correlating:
     def _publish(self, stopped: bool = False) -> None:
         recorder, correlator, summary = self._recorder, self._recorder.correlator, self._recorder.summary
         balance = recorder.balance
-        calls, more = calls_in_progress(correlator, self._intake)
+        self._watching.look(self._intake.behind_s)
+        calls, more = calls_in_progress(correlator, self._watching)
         state: dict[str, Any] = {
             "pid": os.getpid(), "version": _version(), "started": self._started, "stopped": stopped,
             "now": iso(correlator.now_ns) if correlator.now_ns else None, "behind_s": round(self._intake.behind_s, 3),
-            "calls_in_progress": len(correlator.tracker.live), "streams": correlator.stream_count,
+            "calls_in_progress": correlator.open, "streams": correlator.stream_count,
             "backlog": {"jobs": recorder.backlog, "spool_segments": self._spool.segment_count},
             "totals": {"seen": balance.seen + recorder.in_progress, "recorded": balance.recorded, "known": balance.known,
                        "states": dict(self._states), "in_progress": recorder.in_progress,

@@ -12,7 +12,6 @@ from contextlib import suppress
 import numpy as np
 
 from rokuon.appliance.capturing import SPOOL_PREFIX
-from rokuon.sniffer.model import Call
 from rokuon.store.correlate import Correlator
 from rokuon.store.layout import Layout
 from rokuon.store.numbering import Numbers
@@ -173,17 +172,6 @@ class Intake:
         if not states:
             return None
         return min(state.now_ns if not each.runs else each.runs[0].first_ns for each, state in states)
-
-    def sides(self, call: Call, correlator: Correlator) -> tuple[int, int]:
-        """Packets of a call in progress: from the caller, from the callee."""
-        counts = [0, 0]
-        claims = {(claim.address, claim.port): claim.side for claim in call.claims}
-        for stream in correlator.binder.streams_of(call):
-            side = claims.get((stream.dst.address, stream.dst.port))
-            source = claims.get((stream.src.address, stream.src.port))
-            from_caller = side == "callee" if side is not None else source == "caller"
-            counts[0 if from_caller else 1] += correlator.packets[stream.number]
-        return counts[0], counts[1]
 
     def remove_ended(self) -> None:
         """Removes what captures left that do not run; all of it is in recordings."""

@@ -25,6 +25,7 @@ LAGS_S = 10.0
 """Seconds behind the wire from which on people are told."""
 NOTICES = 3
 WHEN_FULL = {"keep-oldest": "no new call is recorded when it is full", "keep-newest": "the oldest calls are deleted for room"}
+THE_TERMINAL = "look at the terminal of rokuon record -i, or start it again"
 _LARGEST = 1e18
 
 
@@ -47,6 +48,8 @@ class CaptureLine:
     """Packets that the spool could not take since the process began."""
     notices: tuple[str, ...]
     """What it warned of, newest last."""
+    supervised: bool
+    """By `rokuon record -i`, and by no service manager."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -58,7 +61,7 @@ class CallLine:
     """Seconds since it was answered, or since it began where it was not; packet time."""
     caller: str
     callee: str
-    """Number and name, as far as they are known."""
+    """Number and name, as far as they are known; else the address."""
     state: str
     codec: str
     packets: Sides
@@ -126,7 +129,8 @@ def _capture(name: str, state: Mapping[str, Any]) -> CaptureLine:
     notices = tuple(text[:LONGEST] for text in _list(state, "warnings")[-NOTICES:] if isinstance(text, str))
     return CaptureLine(name[:LONGEST], _process(state), age_s(state), links, _number(state, "packets_s"),
                        _number(state, "bytes_s"), sum(known) if known else None, _number(state, "dropped_s"),
-                       _number(state, "spool_bytes"), _total(state, "not_written"), notices)
+                       _number(state, "spool_bytes"), _total(state, "not_written"), notices,
+                       state.get("supervised") is True)
 
 
 def _correlation(result: View, state: Mapping[str, Any]) -> None:
@@ -151,24 +155,31 @@ def _call(entry: Mapping[str, Any], now: datetime | None) -> CallLine:
     since = answer or start
     lasts = max(0.0, (now - since).total_seconds()) if now and since else None
     packets, lost = _sides(entry, "packets"), _sides(entry, "lost")
+    watched = _sides(entry, "watched") if "watched" in entry else packets
     percent = tuple(None if p is None or gone is None else 100 * gone / (p + gone) if p + gone else 0.0
-                    for p, gone in zip(packets, lost, strict=True))
-    parties = [" ".join(filter(None, (_text(entry, side), _text(entry, f"{side}_name")))) for side in ("caller", "callee")]
+                    for p, gone in zip(watched, lost, strict=True))
+    parties = [" ".join(filter(None, (_text(entry, side), _text(entry, f"{side}_name")))) or _text(entry, f"{side}_address") or ""
+               for side in ("caller", "callee")]
     return CallLine(start, lasts, parties[0], parties[1], _text(entry, "state") or "", _text(entry, "codec") or "", packets,
                     (percent[0], percent[1]), _sides(entry, "jitter_ms"))
 
 
 def _warnings(result: View, correlate: Mapping[str, Any]) -> Iterator[str]:
     captured = [c for c in result.captures if c.process == "running"]
+    there = [c.supervised for c in result.captures if c.process != "stopped"]
+    supervised = correlate.get("supervised") is True if result.correlate in ("running", "stale") else all(there)
     for capture in result.captures:
         if capture.process == "stale":
-            yield f"capture of {capture.name}: {_silent(capture.age_s)}: systemctl status rokuon-capture@{capture.name}.service"
+            where = THE_TERMINAL if capture.supervised else f"systemctl status rokuon-capture@{capture.name}.service"
+            yield f"capture of {capture.name}: {_silent(capture.age_s)}: {where}"
     if result.correlate == "stale":
-        yield f"the correlating process: {_silent(age_s(correlate))}: systemctl status rokuon.service"
+        yield f"the correlating process: {_silent(age_s(correlate))}: " + (
+            THE_TERMINAL if supervised else "systemctl status rokuon.service")
     if captured and result.correlate in (None, "stopped"):
-        yield "what is captured waits in the spool, for nothing makes calls of it: systemctl start rokuon.service"
+        yield "what is captured waits in the spool, for nothing makes calls of it: " + (
+            THE_TERMINAL if supervised else "systemctl start rokuon.service")
     if result.correlate == "running" and not captured and not any(c.process == "stale" for c in result.captures):
-        yield "nothing is captured: systemctl start rokuon-capture@IFACE.service"
+        yield "nothing is captured: " + (THE_TERMINAL if supervised else "systemctl start rokuon-capture@IFACE.service")
     for capture in captured:
         for interface, up in capture.interfaces:
             if up is False:

@@ -7,6 +7,7 @@ take a file that is older than `STALE_S` as left by a process that is gone or ha
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,15 +17,18 @@ from typing import Any
 from rokuon.store.layout import Layout
 from rokuon.store.sidecar import dump, write_file
 
-__all__ = ["STALE_S", "age_s", "captures", "correlation", "publish", "read"]
+__all__ = ["STALE_S", "SUPERVISED", "age_s", "captures", "correlation", "publish", "read"]
 
 STALE_S = 10.0
+SUPERVISED = "ROKUON_SUPERVISED"
+"""Environment variable that `rokuon record -i` sets for its processes."""
 _LARGEST = 16 << 20
 
 
 def publish(path: Path, state: Mapping[str, Any]) -> None:
-    """Puts the state in the place of what is there, with `schema` and `time` added. Raises OSError."""
-    write_file(path, dump({"schema": 1, "time": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), **state}), sync=False)
+    """Puts the state in the place of what is there, with `schema`, `time` and `supervised` added. Raises OSError."""
+    written = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    write_file(path, dump({"schema": 1, "time": written, "supervised": SUPERVISED in os.environ, **state}), sync=False)
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rokuon.appliance.capturing import source_name
 from rokuon.appliance.correlating import DRAIN
-from rokuon.appliance.state import captures, correlation
+from rokuon.appliance.state import SUPERVISED, captures, correlation
 from rokuon.store.layout import FILE_MODE, Layout
 from rokuon.store.record_files import Progress
 from rokuon.store.summary import Summary
@@ -62,7 +62,8 @@ class _Child:
             if os.getppid() != parent:
                 os._exit(0)
 
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, preexec_fn=follow)  # noqa: PLW1509 -- none here
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, env={**os.environ, SUPERVISED: "1"},
+                                        preexec_fn=follow)  # noqa: PLW1509 -- there are no threads here
         self.began = time.monotonic()
 
     @property

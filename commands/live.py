@@ -25,7 +25,7 @@ __all__ = ["live"]
 EACH_S, WATCHED_S, DUMB_S, MEASURING_S = 1.0, 2.0, 5.0, 3.0
 """Seconds: between two looks, between two words that somebody watches, between two prints on a terminal that can do nothing else,
 and until loss and jitter are there."""
-BLIND = "loss and jitter are shown to those who may write to the data, such as root"
+BLIND = "loss and jitter are worked out for those who may write to state/watched in the data directory, such as root"
 PLAIN_TERMINALS = {"", "dumb", "unknown"}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Jitter"]
+__all__ = ["PAUSE_NS", "Jitter", "follow"]
 
 WIDTH = 256
 KEEP = 15 / 16
@@ -75,3 +75,17 @@ class Jitter:
     def max_ms(self) -> float | None:
         """Largest J in ms, None before the second packet."""
         return self.largest / 1e6 if self._count else None
+
+
+def follow(values: NDArray[np.float64], moved: NDArray[np.float64], count: NDArray[np.int64]) -> NDArray[np.float64]:
+    """J of many streams after further packets. moved: |D| of all packets, stream after stream; count: how many each has."""
+    values = values.copy()
+    begin = np.cumsum(count) - count
+    while len(which := np.flatnonzero(count)):
+        some = np.minimum(count[which], WIDTH)
+        first = np.cumsum(some) - some
+        rank = np.arange(int(some.sum())) - np.repeat(first, some)
+        sums = np.add.reduceat(moved[np.repeat(begin[which], some) + rank] * RISING[rank], first)
+        values[which] = (values[which] + sums) * FALLING[some - 1]
+        begin, count = begin + WIDTH, np.maximum(count - WIDTH, 0)
+    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rokuon.sniffer.binding import Span, Stream
@@ -28,12 +29,16 @@ class Loose:
         return Call([], Party(address=first.src.address), Party(address=first.dst.address), first.first_ns, "rtp-only",
                     number=self.number, origin=(str(first.src), str(first.dst), first.ssrc))
 
+    def sides(self, call: Call) -> Iterator[tuple[Stream, Side]]:
+        """Its streams, in the order in which they began, and who speaks."""
+        assert call.origin is not None
+        for stream in sorted(self.streams, key=lambda s: (s.first_ns, s.number)):
+            yield stream, "caller" if str(stream.src) == call.origin[0] else "callee"
+
     def spans(self, call: Call, until_ns: int, last_ns: Marks) -> list[Span]:
         """What was not given out before, up to a time. `last_ns`: when the newest packet came, by stream number."""
-        assert call.origin is not None
         spans: list[Span] = []
-        for stream in sorted(self.streams, key=lambda s: (s.first_ns, s.number)):
-            side: Side = "caller" if str(stream.src) == call.origin[0] else "callee"
+        for stream, side in self.sides(call):
             claim = MediaClaim("callee" if side == "caller" else "caller", 0, Hop(stream.src, stream.dst, stream.encap), "audio",
                                stream.dst.address, stream.dst.port, 0, "RTP/AVP", dict(STATIC), stream.first_ns)
             since, until = max(stream.first_ns, self.fed_ns), min(last_ns[stream.number] + 1, until_ns)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
 
 from rokuon.sniffer.binding import Binder, Stream
 from rokuon.sniffer.careful import text_of
+from rokuon.sniffer.model import Call, Side
 from rokuon.sniffer.packet import Endpoint
 from rokuon.store.ended import Ended, Piece
 from rokuon.store.loose import Loose
@@ -83,6 +85,16 @@ class StreamKeeper:
     def stream_count(self) -> int:
         """Streams that are not done with."""
         return len(self._streams)
+
+    def heard_ns(self, number: int) -> int:
+        """When the newest packet of a stream came, by its number."""
+        return self._last_ns[number]
+
+    def conversations(self) -> Iterator[tuple[Call, Iterator[tuple[Stream, Side]]]]:
+        """The conversations in progress that no signalling speaks of, each as a call, and its streams and who speaks."""
+        for loose in self._loose.values():
+            call = loose.call or loose.begin()
+            yield call, loose.sides(call)
 
     def _keep_until(self, stream: Stream, time_ns: int) -> None:
         """What came before this time is needed no more."""

@@ -104,6 +104,7 @@ def test_directories_are_made() -> None:
     for name in UNITS:
         for key in ("BindPaths", "ReadWritePaths", "InaccessiblePaths"):
             assert {p for value in directives(name).get(key, []) for p in value.split() if p[0] != "-"} <= set(made)
+    assert "f /var/lib/rokuon/state/watched 0660 rokuon rokuon -" in lines  # `rokuon live` of the group's members writes it
     assert "u rokuon " in (SYSTEMD / "rokuon.sysusers").read_text()
 
 

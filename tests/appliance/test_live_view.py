@@ -78,6 +78,32 @@ def test_a_process_without_a_word() -> None:
     assert (ended.running, ended.warnings, ended.calls) == (False, [], [])
 
 
+def test_under_record_no_unit_is_named() -> None:
+    """`record -i` starts its processes itself: what to look at is its terminal."""
+    well, told = capture(supervised=True), correlate([], supervised=True)
+    assert not seen({"eth1": well}, told).warnings
+    for captures, correlation in (({}, told), ({"eth1": well}, {**told, "stopped": True}),
+                                  ({"eth1": {**well, "stopped": True}}, told)):
+        (warning,) = seen(captures, correlation).warnings
+        assert "rokuon record -i" in warning
+        assert "systemctl" not in warning
+    silent = view({"eth1": fresh(well, 60)}, fresh(told, 60))
+    assert len(silent.warnings) == 2
+    assert all("rokuon record -i" in warning and "systemctl" not in warning for warning in silent.warnings)
+
+
+def test_losses_count_from_when_somebody_began_to_watch() -> None:
+    """So the percentage is of the packets since then, not of all."""
+    (shown,) = seen(correlation=correlate([call(3600, watched=[90, None], lost=[10, None])])).calls
+    assert shown.lost_percent == (10, None)
+
+
+def test_who_has_no_number_has_an_address() -> None:
+    unknown = call(5, caller=None, caller_name=None, caller_address="10.0.0.1", callee_address="10.0.0.2")
+    (shown,) = seen(correlation=correlate([unknown])).calls
+    assert (shown.caller, shown.callee) == ("10.0.0.1", "200")
+
+
 def test_nothing_ran_ever() -> None:
     assert view({}, None) == View()
 

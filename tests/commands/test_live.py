@@ -29,6 +29,7 @@ from tests.appliance.states import HOSTILE_NAMES, NOW, call, capture, correlate,
 
 from rokuon.appliance.live_view import View, view
 from rokuon.cli import main
+from rokuon.commands.live import Watch
 from rokuon.commands.live_screen import lines
 
 ROKUON = Path(sys.executable).with_name("rokuon")
@@ -182,6 +183,34 @@ def test_who_watches_is_seen(tmp_path: Path) -> None:
     os.utime(layout.state / "watched", (1, 1))
     assert rokuon(tmp_path / "data").exit_code == 0
     assert (layout.state / "watched").stat().st_mtime > 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+@pytest.mark.parametrize("member", [True, False])
+def test_members_of_the_group_may_watch(tmp_path: Path, member: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As systemd/rokuon.tmpfiles leaves it: they may not make or remove the file, but say by it that they are there."""
+    watched = tmp_path / "watched"
+    watched.touch()
+    os.utime(watched, (1, 1))
+    for path, mode in ((watched, 0o660), (tmp_path, 0o755)):
+        os.chown(path, 54321, 54322)
+        path.chmod(mode)
+    monkeypatch.chdir(tmp_path)  # whose parents are nobody else's
+    watch = Watch(Path())
+    child = os.fork()
+    if not child:
+        status = 2
+        try:
+            os.setgroups([54322] if member else [])
+            os.setgid(54323)
+            os.setuid(54323)
+            watch.say()
+            status = int(watch.heard)
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == member
+    assert (watched.stat().st_mtime > 1) == member
+    assert (watched.stat().st_uid, watched.stat().st_mode & 0o777) == (54321, 0o660)
 
 
 # -- a terminal ------------------------------------------------------------------
