@@ -9,7 +9,7 @@ own comes first; one made elsewhere counts only if it is the only call there is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -146,6 +146,10 @@ class Binder:
                 self._claims[key] = left
             else:
                 self._claims.pop(key, None)
+
+    def claimed(self) -> Iterable[tuple[str, int]]:
+        """The addresses that open calls name."""
+        return self._claims
 
     def is_claimed(self, stream: Stream) -> bool:
         """Whether any open call names one of its addresses."""

@@ -17,7 +17,7 @@ from rokuon.store.frames import CallFrames
 from rokuon.store.losses import Losses
 from rokuon.store.runs import Run
 from rokuon.store.signalling import Frame, Received, Signalling
-from rokuon.store.unclaimed import StreamKeeper
+from rokuon.store.unclaimed import NEVER, StreamKeeper
 
 __all__ = ["Correlator"]
 
@@ -81,6 +81,7 @@ class Correlator(StreamKeeper):
         for call in list(self.tracker.live.values()):
             self._note_media(call)
         self._events(self.tracker.close_all(self.now_ns, reason))
+        self._part_with(self._strangers.over(NEVER))
         for number in sorted(self._streams):
             self._judge(number, final=True)
         for key in sorted(self._loose, key=lambda k: self._loose[k].number, reverse=True):
@@ -104,7 +105,9 @@ class Correlator(StreamKeeper):
             elif ours is not None and ours <= now_ns:
                 at, what, number = self._timers.pop()
                 self.now_ns = max(self.now_ns, at)
-                if what == "judge":
+                if what == "strangers":
+                    self._part_with(self._strangers.over(self.now_ns))
+                elif what == "judge":
                     self._judge(number)
                 elif what == "media":
                     self._look_for_media(number)
@@ -173,6 +176,7 @@ class Correlator(StreamKeeper):
                     self._at(event.call.start_ns + self._piece, "piece", event.call.number)
                     self._at(event.call.start_ns + self._look, "media", event.call.number)
                 self.binder.claim(event.call, event.claim)
+                self._recognise((event.claim.address, event.claim.port))
                 for stream in self.binder.streams_of(event.call):
                     self._adopt(stream)
             elif isinstance(event, CallClosed):

@@ -43,6 +43,13 @@ class Marks:
         at = numbers.astype(np.int64) - self._base
         self._values[at[at >= 0]] = later[at >= 0]
 
+    def set_all(self, numbers: NDArray[np.uint32], time_ns: int) -> None:
+        """Sets these to one time."""
+        if len(numbers):
+            self._reach(int(numbers.max()))
+            at = numbers.astype(np.int64) - self._base
+            self._values[at[at >= 0]] = time_ns
+
     def _reach(self, number: int) -> None:
         room = len(self._values)
         if number - self._base >= room:

@@ -86,6 +86,7 @@ class Recorder:
     def process(self, run: Run) -> None:
         """One run, which the spool has taken in, all the way."""
         ended = self.correlator.process(run)
+        self._recognise()
         if ended:
             self._take(ended)
         self._recycle()
@@ -93,7 +94,9 @@ class Recorder:
 
     def tick(self, now_ns: int) -> None:
         """Time has passed to `now_ns` (packet time), with or without packets: what is over by then gets to the index at once."""
-        self._take(self.correlator.advance(now_ns))
+        ended = self.correlator.advance(now_ns)
+        self._recognise()
+        self._take(ended)
         self._look_up()
         self._again()
         self._collect(self._pool.outcomes())
@@ -101,9 +104,17 @@ class Recorder:
             with suppress(IndexBusyError):  # somebody reads it for long: tried again the next time
                 self._commit_or_wait()
 
+    def _recognise(self) -> None:
+        recognised = self.correlator.recognised
+        if recognised:
+            self._spool.recognise(recognised)
+            recognised.clear()
+
     def end_all(self, reason: str) -> None:
         """Ends all calls that are open, because `reason`; what is captured of them later is not theirs."""
-        self._take(self.correlator.finish(reason))
+        ended = self.correlator.finish(reason)
+        self._recognise()
+        self._take(ended)
         self._look_up()
         self._again(now=True)
         self._collect(self._pool.outcomes(all_of_them=True))
@@ -115,7 +126,9 @@ class Recorder:
 
     def finish(self, counts: Mapping[str, int] | None = None, reason: str = "capture-stopped") -> Summary:
         """The capture is over; `counts`: what it saw."""
-        self._take(self.correlator.finish(reason))
+        ended = self.correlator.finish(reason)
+        self._recognise()
+        self._take(ended)
         self._look_up()
         self._again(now=True)
         self._collect(self._pool.outcomes(all_of_them=True))

@@ -134,7 +134,7 @@ class Run:
     payload_at: int = 0
     source: str = ""
     """Name of the capture that it came from, as the spool's directory is divided."""
-    begun: list[int] = field(default_factory=list)
+    begun: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     """Numbers of the streams that began here, in a spool that outlives its process."""
     small_bytes: int = 0
     """What it holds beside voice."""

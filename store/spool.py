@@ -19,6 +19,7 @@ from rokuon.store.kept import KeptPackets
 from rokuon.store.numbering import Numbers
 from rokuon.store.runs import RECORD, STREAM, Run
 from rokuon.store.segments import SpoolWriter
+from rokuon.store.strangers import CROWD
 
 __all__ = ["SLICE", "Needed", "Source", "Spool"]
 
@@ -101,14 +102,19 @@ class Spool:
 
     def add(self, run: Run, source: Source) -> None:
         """Takes a run in that is written, or about to be: `settle` waits for it."""
-        for row in run.fresh:
-            self.streams[int(row["number"])] = row
+        if len(run.fresh) < CROWD:
+            self.recognise(run.fresh)
         self._sources[source.name] = source
         run.source = source.name
         if self._lasting:
-            run.begun = run.fresh["number"].tolist()
+            run.begun = run.fresh["number"].astype(np.uint32)
             run.small_bytes = run.fresh.nbytes + run.packet_bytes.nbytes
         self.runs.append(run)
+
+    def recognise(self, rows: Iterable[np.void]) -> None:
+        """These streams, STREAM rows, are needed."""
+        for row in rows:
+            self.streams[int(row["number"])] = row
 
     def settle(self) -> None:
         """Returns when all runs are on disk; their bytes are let go from memory. Raises OSError."""
@@ -222,7 +228,7 @@ class Spool:
             sizes = np.diff(run.payload_starts.astype(np.int64))
             live += int(sizes[needed(run.streams) <= run.last_ns].sum())
             total += int(sizes.sum()) + run.small_bytes
-            live += STREAM.itemsize * sum(n in self.streams for n in run.begun)
+            live += STREAM.itemsize * sum(n in self.streams for n in run.begun.tolist())
         if self._lasting:
             live += kept.size(min(run.first_ns for run in runs), max(run.last_ns for run in runs))
         return live, total
@@ -260,7 +266,7 @@ class Spool:
         """One run of what is still needed of several that lie side by side, written before they are given up."""
         numbers = np.unique(np.concatenate([run.streams[needed(run.streams) <= run.last_ns] for run in runs]))
         epoch = runs[0].epoch
-        begun = [n for run in runs for n in run.begun if n in self.streams]
+        begun = [n for run in runs for n in run.begun.tolist() if n in self.streams]
         known = [self.streams[n] for n in (begun if self._lasting else numbers.tolist()) if n in self.streams]
         fresh = np.array(known, STREAM) if known else np.zeros(0, STREAM)
         theirs = source.theirs(numbers, epoch)
@@ -299,7 +305,7 @@ class Spool:
         writer.append(made)
         writer.drain()
         self.merged_bytes += made.size
-        made.streams, made.begun, made.source = numbers, begun, source.name
+        made.streams, made.begun, made.source = numbers, np.array(begun, np.uint32), source.name
         made.small_bytes = fresh.nbytes + len(data)
         self._located(made)
         made.let_go()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rokuon.sniffer.binding import Binder, Stream
 from rokuon.sniffer.careful import text_of
@@ -17,12 +18,15 @@ from rokuon.store.loose import Loose
 from rokuon.store.marks import Marks
 from rokuon.store.runs import Run
 from rokuon.store.signalling import Encapsulations
+from rokuon.store.strangers import CROWD, Strangers
 from rokuon.store.timers import Timers
 
 __all__ = ["NEVER", "StreamKeeper"]
 
 NEVER = (1 << 63) - 1
 _S = 1_000_000_000
+_FEW = 10
+"""Packets of which no voice is made."""
 _BEFORE = -(1 << 62)
 """The number of whatever call had part of a stream before the correlator was started."""
 
@@ -39,13 +43,16 @@ class StreamKeeper:
         self.keep_from = Marks(NEVER)
         """By stream number: the time from which on its packets in the spool are needed; NEVER: none are."""
         self.packets = Marks(0)
-        """By stream number: how many there were so far, in a spool that outlives its process."""
+        """By stream number: how many there were so far."""
+        self.recognised: list[np.void] = []
+        """STREAM rows of streams that came in a crowd and are looked at now, since whoever reads this last emptied it."""
         self.taken: dict[int, int] = {}
         """Of streams to come, by number: up to when they were given to calls before this correlator was started."""
         self.forgotten: list[int] = []
         """Streams that are needed no more, since whoever reads this last emptied it."""
         self._window, self._piece, self._recover, self._max_loose = window_ns, piece_ns, recover_ns, max_loose
         self._streams: dict[int, Stream] = {}
+        self._strangers = Strangers()
         self._last_ns = Marks(0)
         self._timers = Timers()
         self._at = self._timers.add
@@ -57,7 +64,22 @@ class StreamKeeper:
         self._out: list[Ended | Piece] = []
 
     def _note_streams(self, run: Run) -> None:
-        for row in run.fresh:
+        fresh = run.fresh
+        if len(fresh) >= CROWD:
+            numbers = fresh["number"].astype(np.uint32)
+            self.keep_from.set_all(numbers, 0)
+            until = max(run.last_ns, self.now_ns) + self._window
+            fresh = self._strangers.add(fresh, self.binder.claimed(), until)
+            self._at(until, "strangers", 0)
+            self._part_with(self._strangers.over(self.now_ns))
+        self._know(fresh)
+        if len(run.streams):
+            self._last_ns.raise_to(run.streams, run.last)
+            self.packets.raise_to(run.streams, self.packets.of(run.streams) + (run.starts[1:] - run.starts[:-1]))
+
+    def _know(self, rows: NDArray[np.void]) -> None:
+        """These streams are looked at one by one from now on."""
+        for row in rows:
             number = int(row["number"])
             if number in self._streams:
                 continue
@@ -67,16 +89,33 @@ class StreamKeeper:
             self.keep_from[number] = 0
             self._streams[number] = stream
             self.binder.add(stream)
-            self._at(stream.first_ns + self._window, "judge", number)
-        if len(run.streams):
-            self._last_ns.raise_to(run.streams, run.last)
-            if self._recover:
-                self.packets.raise_to(run.streams, self.packets.of(run.streams) + (run.starts[1:] - run.starts[:-1]))
+            self._at(max(stream.first_ns + self._window, self.now_ns), "judge", number)
+
+    def _recognise(self, end: tuple[str, int]) -> None:
+        """A call names an address: strangers that send from there or to it are none any more."""
+        if len(self._strangers):
+            rows = self._strangers.ask(end)
+            self.recognised += list(rows)
+            self._know(rows)
+
+    def _part_with(self, over: tuple[NDArray[np.uint32], NDArray[np.uint8]]) -> None:
+        """Strangers that nobody claimed in time: those that sent more than a few packets are judged, the others let go."""
+        numbers, rows = over
+        if not len(numbers):
+            return
+        few = self.packets.of(numbers) < _FEW
+        some = self._strangers.whole(rows[~few])
+        self.recognised += list(some)
+        self._know(some)
+        self.keep_from.set_all(numbers[few], NEVER)
+        self.forgotten += numbers[few].tolist()
+        self.counts["unclaimed-streams-let-go"] += int(few.sum())
 
     def trim(self) -> None:
         """Takes back the room of streams that are over."""
-        lowest = min(self._streams, default=None)
-        if lowest is not None:
+        lowest = min(self._streams, default=NEVER)
+        lowest = min(lowest, self._strangers.lowest(lowest))
+        if lowest < NEVER:
             self._last_ns.trim(lowest)
             self.packets.trim(lowest)
             self.keep_from.trim(lowest)
@@ -84,7 +123,7 @@ class StreamKeeper:
     @property
     def stream_count(self) -> int:
         """Streams that are not done with."""
-        return len(self._streams)
+        return len(self._streams) + len(self._strangers)
 
     def heard_ns(self, number: int) -> int:
         """When the newest packet of a stream came, by its number."""

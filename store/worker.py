@@ -25,7 +25,8 @@ from rokuon.store.talk_path import audible, voice_like
 __all__ = ["Worker"]
 
 _SLACK = 256
-_OPEN_FILES = 400
+_OPEN_FILES = 32
+"""Segments are not used by the same name again: what stays open of them has a bound."""
 
 
 @dataclass(slots=True)

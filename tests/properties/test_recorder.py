@@ -19,6 +19,7 @@ pytest.importorskip("scapy", reason="scapy, which makes the captures, is not ins
 from tests.e2e.scenarios import A_RTP, B_RTP, Dialog, Frame, S, Wire, both, sdp
 
 from rokuon.store import record_files as recorder
+from rokuon.store import spool, unclaimed
 from rokuon.store.settings import Settings
 
 Json = dict[str, Any]
@@ -109,3 +110,13 @@ def test_size_of_chunks_and_segments(chunk: int, many: Path, plainly: dict[str, 
 @pytest.mark.parametrize("jobs", [2, 3])
 def test_how_many_work_at_it(jobs: int, many: Path, plainly: dict[str, bytes], tmp_path: Path) -> None:
     assert recorded(tmp_path, [many], jobs=jobs) == plainly
+
+
+def test_streams_in_a_crowd_are_the_calls_all_the_same(many: Path, plainly: dict[str, bytes], tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (spool, unclaimed):
+        monkeypatch.setattr(module, "CROWD", 1)
+    found = recorded(tmp_path, [many])
+    assert found.keys() == plainly.keys()
+    assert {name: data for name, data in found.items() if not name.endswith(".pcap")} == {
+        name: data for name, data in plainly.items() if not name.endswith(".pcap")}
