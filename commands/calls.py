@@ -54,7 +54,7 @@ def calls(context: Context, /, sort: str, limit: int | None, form: str | None, *
 
 def write_json(context: Context, ids: Iterable[str], array: bool) -> int:
     """The sidecars of the calls as JSON on standard output, a call a line; read one by one, so that any number can be
-    had. A sidecar that cannot be read is said, left out, and makes the status 1.
+    had. A sidecar that cannot be read is said, left out, and makes the status 1, unless its call was deleted meanwhile.
     """
     from rokuon.store.errors import StoreError
     from rokuon.store.sidecar import dumps, read
@@ -65,8 +65,11 @@ def write_json(context: Context, ids: Iterable[str], array: bool) -> int:
         try:
             call = read(context.layout.sidecar(call_id))
         except StoreError as error:
-            complain(str(error))
-            status = 1
+            from rokuon.store.retention import is_deleted
+
+            if not is_deleted(context.layout, call_id):
+                complain(str(error))
+                status = 1
             continue
         call.pop("messages", None)
         stdout_bytes(f"{before}{dumps(call)}".encode())

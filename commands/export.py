@@ -33,6 +33,7 @@ def export(context: Context, /, calls: tuple[str, ...], output: str, format_: An
 
     Which calls: CALL is the beginning of an id or of its last part, or `last`; or the options that `rokuon calls` has.
     """
+    from rokuon.store.errors import StoreError
     from rokuon.store.export import NoAudioError, Request, export_call, format_of, to_stream
     from rokuon.store.query import find, resolve
 
@@ -62,7 +63,13 @@ def export(context: Context, /, calls: tuple[str, ...], output: str, format_: An
     for call_id in ids:
         try:
             paths = export_call(context.layout, call_id, target / f"{call_id}.{request.format}" if into else target, request)
-        except NoAudioError as error:
+        except StoreError as error:
+            from rokuon.store.retention import is_deleted
+
+            if not calls and is_deleted(context.layout, call_id):
+                continue
+            if not isinstance(error, NoAudioError):
+                raise
             complain(str(error))
             status = 1 if calls else status
             continue

@@ -36,7 +36,7 @@ from rokuon.store.index import Index
 from rokuon.store.layout import DIRECTORY_MODE, FILE_MODE, Layout, is_id, make_id, refused
 from rokuon.store.sidecar import Sidecar, read
 
-__all__ = ["Removed", "Veto", "finish_removals", "oldest_calls", "remove_calls", "removing"]
+__all__ = ["Removed", "Veto", "finish_removals", "is_deleted", "oldest_calls", "remove_calls", "removing"]
 
 Veto = Callable[[str, Sidecar], str]
 """Is given a call's id and its sidecar, and says in a few words why it must stay; "": it may go."""
@@ -174,6 +174,17 @@ def finish_removals(layout: Layout, index: Index, *, reason: str = "interrupted"
                     begun.append(call_id)
             _away(layout, patient, {i: _noted(notes / f"{i}.json") for i in begun}, notes, reason, False, removed)
     return removed
+
+
+def is_deleted(layout: Layout, call_id: str) -> bool:
+    """Whether a call that was listed a moment ago has been deleted since, or is about to be: there is nothing to complain about
+    where its files cannot be found. False also where that cannot be told.
+    """
+    if layout.sidecar(call_id).exists():
+        return False
+    with suppress(StoreError):
+        return (_notes(layout) / f"{call_id}.json").exists() or not Index(layout.index).known_ids([call_id])
+    return False
 
 
 def _notes(layout: Layout) -> Path:
