@@ -3,85 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from tests.appliance.alarming import GIB, SETTINGS, SILENCE, Box, tokyo  # noqa: F401 -- tokyo is used by itself
 from tests.appliance.states import ANYTHING, capture, correlate
 
-from rokuon.appliance.alarm_rules import Look
 from rokuon.appliance.alarm_texts import TEXTS
 from rokuon.appliance.alarms import Alarms
-from rokuon.appliance.hours import Hours
-from rokuon.store.settings import HooksSettings, Settings, SettingsError, parse
-
-MONDAY_NOON = datetime(2026, 11, 23, 12, 0).timestamp()
-GIB = 1 << 30
-SETTINGS = Settings(hooks=HooksSettings(repeat=900))
-
-
-@pytest.fixture(autouse=True)
-def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("TZ", "Asia/Tokyo")
-    time.tzset()
-    global MONDAY_NOON  # noqa: PLW0603 -- in that zone
-    MONDAY_NOON = datetime(2026, 11, 23, 12, 0).timestamp()
-    yield
-    monkeypatch.undo()
-    time.tzset()
-
-
-class Box:
-    """A machine whose processes run, and alarms that look at it, by a clock of its own."""
-
-    def __init__(self, settings: Settings = SETTINGS) -> None:
-        self.settings = settings
-        self.alarms = Alarms(settings, "box", "0.1.0")
-        self.now, self.monotonic = MONDAY_NOON, 1000.0
-        self.capture: dict[str, Any] | None = capture()
-        self.correlate: dict[str, Any] | None = correlate([])
-        self.disk: tuple[int, int] | None = (50 * GIB, 100 * GIB)
-        self.hook: dict[str, int] = {}
-        self.hang: set[str] = set()
-        self.calls = 0
-        self.busy = True
-        self.stamps = {"capture": self.now, "correlate": self.now}
-
-    def look(self, seconds: float = 2.0) -> list[dict[str, Any]]:
-        """What is told after so many seconds."""
-        self.now, self.monotonic = self.now + seconds, self.monotonic + seconds
-        self.calls += self.busy
-        for name in ("capture", "correlate"):
-            if name not in self.hang:
-                self.stamps[name] = self.now
-        stamps = {name: datetime.fromtimestamp(stamp).astimezone().isoformat() for name, stamp in self.stamps.items()}
-        captures = {} if self.capture is None else {"eth1": {"time": stamps["capture"], **self.capture}}
-        correlation = None if self.correlate is None else {"time": stamps["correlate"], **self.correlate}
-        if correlation is not None and self.calls:
-            correlation["totals"] = {**correlation["totals"], "seen": correlation["totals"]["seen"] + self.calls}
-        return self.alarms.look(Look(self.now, self.monotonic, captures, correlation, self.disk, self.hook))
-
-    def told(self, seconds: float, step: float = 2.0) -> list[tuple[str, str]]:
-        """Alarm and status of what is told within so many seconds."""
-        found: list[tuple[str, str]] = []
-        for _ in range(round(seconds / step)):
-            found += [(notice["id"], notice["status"]) for notice in self.look(step)]
-        return found
-
-    def interface(self, **changes: Any) -> None:
-        assert self.capture is not None
-        self.capture["interfaces"] = [{**self.capture["interfaces"][0], **changes}]
-
-    def restart(self) -> None:
-        """The alarms' own process is started again."""
-        kept = json.loads(json.dumps(self.alarms.state()))
-        self.alarms = Alarms(self.settings, "box", "0.1.0", kept)
 
 
 def test_all_is_well() -> None:
@@ -295,124 +228,6 @@ def test_what_happens_once_is_told_and_never_over() -> None:
     assert (notice["id"], notice["status"], notice["facts"]) == ("quarantine", "raised", {"calls": 5})
     assert box.told(3600, 10) == []
     assert box.alarms.state()["active"] == []
-
-
-# -- silence -----------------------------------------------------------------
-SILENCE = replace(SETTINGS, hooks=HooksSettings(repeat=900, silence=30, hours="Mon-Fri 09:00-18:00"))
-
-
-def test_silence_in_business_hours() -> None:
-    box = Box(SILENCE)
-    assert box.told(3600, 10) == []
-    box.busy = False
-    assert box.told(1780, 10) == []
-    assert box.told(40, 10) == [("silence", "raised")]
-    box.busy = True
-    assert box.told(10, 10) == [("silence", "cleared")]
-
-
-def test_packets_of_a_long_call_are_no_silence() -> None:
-    box = Box(SILENCE)
-    box.busy = False
-    for n in range(400):
-        box.correlate = correlate([{"packets": [50 * n, 0]}])
-        assert box.told(10, 10) == []
-
-
-def test_rtp_counts_where_nothing_correlates() -> None:
-    box = Box(SILENCE)
-    box.correlate = None
-    assert box.capture is not None
-    for n in range(400):
-        box.capture["rtp_packets"] = n
-        assert [i for i, _ in box.told(10, 10) if i == "silence"] == []
-    assert [(i, status) for i, status in box.told(1900, 10) if i == "silence"] == [("silence", "raised")]
-
-
-def test_a_quiet_night_is_no_alarm_and_the_morning_begins_anew() -> None:
-    box = Box(SILENCE)
-    box.now = datetime(2026, 11, 23, 18, 0, 1).timestamp()
-    box.busy = False
-    assert box.told(15 * 3600 - 60, 60) == []  # until 8:59
-    assert box.told(29 * 60, 10) == []
-    assert box.told(3 * 60, 10) == [("silence", "raised")]
-    assert 30 <= box.alarms.state()["active"][0]["facts"]["minutes"] <= 33  # not since the evening before
-
-
-def test_silence_that_lasts_into_the_evening_is_neither_repeated_nor_over() -> None:
-    box = Box(SILENCE)
-    box.now = datetime(2026, 11, 23, 17, 0).timestamp()
-    box.busy = False
-    assert box.told(3600, 10) == [("silence", "raised"), ("silence", "repeated")]
-    assert box.told(15 * 3600, 60) == []
-    box.restart()
-    assert box.told(29 * 60, 10) == []
-    assert [status for _, status in box.told(120, 10)] == ["repeated"]
-    box.busy = True
-    assert box.told(10, 10) == [("silence", "cleared")]
-
-
-def test_nobody_listens_who_was_stopped() -> None:
-    box = Box(SILENCE)
-    box.busy = False
-    assert box.capture is not None
-    box.capture["stopped"] = True
-    assert box.told(4 * 3600, 10) == []
-
-
-# -- business hours ----------------------------------------------------------
-def local(text: str) -> datetime:
-    return datetime.strptime(text, "%a %H:%M").replace(year=2026, month=11, day=23) + timedelta(
-        days=["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"].index(text[:3]))
-
-
-@pytest.mark.parametrize(("hours", "now", "begun"), [
-    ("Mon-Fri 09:00-18:00", "Mon 09:00", "Mon 09:00"),
-    ("Mon-Fri 09:00-18:00", "Fri 17:59", "Fri 09:00"),
-    ("Mon-Fri 09:00-18:00", "Fri 18:00", None),
-    ("Mon-Fri 09:00-18:00", "Sun 12:00", None),
-    ("Mon-Fri 09:00-12:00 13:00-18:00, Sat 10:00-12:00", "Tue 12:30", None),
-    ("Mon-Fri 09:00-12:00 13:00-18:00, Sat 10:00-12:00", "Sat 11:00", "Sat 10:00"),
-    ("Mon-Fri 09:00-12:00 12:00-18:00", "Tue 13:00", "Tue 09:00"),
-    ("Fri 22:00-06:00", "Sat 05:00", "Fri 22:00"),
-    ("Fri 22:00-06:00", "Fri 05:00", None),
-    ("Sun 22:00-24:00, Mon 00:00-02:00", "Mon 01:00", "Sun 22:00"),
-    ("Sat-Mon 09:00-10:00", "Mon 09:30", "Mon 09:00"),
-    ("Sat-Mon 09:00-10:00", "Tue 09:30", None),
-])
-def test_hours(hours: str, now: str, begun: str | None) -> None:
-    assert parse(f"[hooks]\nhours = '{hours}'", "f").hooks.hours == hours
-    found = Hours(hours).begun(local(now) + (timedelta(days=7) if begun and begun[:3] == "Sun" else timedelta()))
-    assert (None if found is None else f"{found:%a %H:%M}") == begun
-
-
-@pytest.mark.parametrize("hours", ["Mon", "9-18", "Mon-Fri", "Mon-Fri 9:00-18:00", "Mon-Fri 09:00-25:00", "mon 09:00-18:00",
-                                   "Mon 09:00-18:00,", "Mon,Tue 09:00-18:00", "Mon 24:00-02:00", "Mon 09:60-10:00"])
-def test_what_are_no_hours(hours: str) -> None:
-    with pytest.raises(SettingsError, match=r"^f:2: hooks.hours must be days and times, such as"):
-        parse(f"[hooks]\nhours = '{hours}'", "f")
-
-
-def test_no_hours_are_always() -> None:
-    assert Hours("").begun(local("Sun 03:00")) is not None
-
-
-@given(st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1)), st.integers(0, 6), st.integers(0, 6), st.integers(0, 1439),
-       st.integers(1, 1440))
-def test_hours_by_counting_minutes(now: datetime, first: int, last: int, begin: int, minutes: int) -> None:
-    days = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
-    end = (begin + minutes) % 1440
-    text = f"{days[first]}-{days[last]} {begin // 60:02}:{begin % 60:02}-{end // 60:02}:{end % 60:02}"
-    week = set()
-    for n in range((last - first) % 7 + 1):
-        start = (first + n) % 7 * 1440 + begin
-        week |= {(start + m) % 10_080 for m in range(minutes)}
-    of_week = now.weekday() * 1440 + now.hour * 60 + now.minute
-    begun = Hours(text).begun(now)
-    assert (begun is not None) == (of_week in week)
-    if begun is not None:
-        assert begun <= now
-        assert (of_week - int((now - begun).total_seconds() // 60)) % 10_080 in week
 
 
 # -- whatever happens --------------------------------------------------------

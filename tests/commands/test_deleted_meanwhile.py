@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.store.test_retention import archive
+from tests.store.archives import archive
 
 from rokuon.cli import main
 from rokuon.store import query
