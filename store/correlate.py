@@ -67,7 +67,7 @@ class Correlator(StreamKeeper):
     def note_gap(self, since_ns: int, until_ns: int) -> None:
         """Nothing was captured between two times, for want of a capture."""
         if self.losses.gap(since_ns, until_ns):
-            self._at(until_ns + self._window, "gap", 0)
+            self._at(until_ns + self._window, "gap", since_ns)
 
     def advance(self, now_ns: int) -> list[Ended | Piece]:
         """No packet came up to `now_ns`: what ends by the lapse of time. A time that is past changes nothing."""
@@ -112,7 +112,7 @@ class Correlator(StreamKeeper):
                 elif what == "media":
                     self._look_for_media(number)
                 elif what == "gap":
-                    self._after_gap()
+                    self._after_gap(number)
                 elif what == "piece" and number < 0:
                     self._feed_loose(number)
                 elif what == "piece":
@@ -136,11 +136,10 @@ class Correlator(StreamKeeper):
         if last > 0:
             self.tracker.media_seen(call, last)
 
-    def _after_gap(self) -> None:
+    def _after_gap(self, since_ns: int) -> None:
         """Capture is back for a while: calls of which nothing was heard since are over."""
         since, until = self.losses.gaps[-1]
-        if self.now_ns < until + self._window:  # not back for long: this gap is another one, or longer than was known
-            self._at(until + self._window, "gap", 0)
+        if since != since_ns:  # another one has come since, in which calls were not heard, whether over or not; it is judged too
             return
         for call in list(self.tracker.live.values()):
             self._note_media(call)

@@ -248,6 +248,17 @@ def test_calls_go_on_over_a_second_gap_while_the_first_is_judged(first: float) -
     assert [item.call.end_reason for item in out + correlator.finish() if isinstance(item, Ended)] == ["bye"]
 
 
+def test_calls_of_which_nothing_is_heard_after_a_gap_are_over() -> None:
+    """Whether something else comes after it, or nothing at all."""
+    capture, correlator, out = Capture(), Correlator(), list[Ended | Piece]()
+    out += correlator.process(capture.process(batch(call("one", 0, None) + talk(0.3, 10))))
+    for second in range(11, 60):
+        correlator.note_gap(T0 + 10 * S, T0 + second * S)
+        out += correlator.advance(T0 + second * S)
+        assert len(out) == (second >= 41), second
+    assert [item.call.end_reason for item in out if isinstance(item, Ended)] == ["recovered"]
+
+
 @SIZES
 @pytest.mark.parametrize("rtp_only", [True, False])
 def test_a_stream_that_goes_on_for_ever(size: int, rtp_only: bool) -> None:
