@@ -7,19 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rokuon.appliance.correlating import DRAIN
 from rokuon.appliance.state import age_s, correlation
 from rokuon.store.errors import NotPermittedError
 from rokuon.store.layout import FILE_MODE, Layout, refused
-from rokuon.store.settings import Settings
 
 __all__ = ["drain_spool"]
 
 
-def drain_spool(layout: Layout, settings: Settings, jobs: int, timeout_s: float, sleep: Callable[[float], None]) -> bool:
-    """Returns whether all calls in progress were finished in time. Raises StoreError where that may not be asked for."""
+def drain_spool(layout: Layout, options: Sequence[str], jobs: int, timeout_s: float, sleep: Callable[[float], None]) -> bool:
+    """Returns whether all calls in progress were finished in time. Raises StoreError where that may not be asked for.
+
+    options: those before the command, for a process of our own to have them too.
+    """
     request = layout.spool / DRAIN
     layout.prepare()
     try:
@@ -30,7 +32,8 @@ def drain_spool(layout: Layout, settings: Settings, jobs: int, timeout_s: float,
     alone = state is None or bool(state.get("stopped")) or age_s(state) > 5
     process = None
     if alone:
-        process = subprocess.Popen([sys.executable, "-m", "rokuon", "--data", str(layout.root), "correlate", "--jobs", str(jobs)])
+        process = subprocess.Popen([sys.executable, "-m", "rokuon", *options, "--data", str(layout.root), "correlate",
+                                    "--jobs", str(jobs)])
     try:
         until = time.monotonic() + timeout_s
         while request.exists():

@@ -29,7 +29,7 @@ def drain(context: Context, /, timeout: float) -> int:
     running = [name for name, state in captures(layout).items() if not state.get("stopped") and age_s(state) < 5]
     if running:
         complain(f"warning: capture of {', '.join(running)} goes on; calls in progress are cut here")
-    if not drain_spool(layout, context.settings, len(os.sched_getaffinity(0)), timeout, time.sleep):
+    if not drain_spool(layout, context.before, len(os.sched_getaffinity(0)), timeout, time.sleep):
         complain(f"calls are not finished after {timeout:g} s; `rokuon live` shows how far it is")
         return 1
     return 0
