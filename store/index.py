@@ -147,13 +147,19 @@ def insert(db: duckdb.DuckDBPyConnection, sidecars: Iterable[Sidecar], region: s
                 db.execute(statement, [dumps(rows[table]), shapes[table]])
 
 
+_shapes: dict[str, str] = {}
+
+
 def shapes_of(db: duckdb.DuckDBPyConnection) -> dict[str, str]:
-    """The columns of each table as from_json wants them."""
+    """The columns of each table as from_json wants them; the same for every index of this version, and dear to ask for."""
+    if _shapes:
+        return _shapes
     shapes: dict[str, dict[str, str | list[str]]] = {table: {} for table in TABLES}
     for table, name, kind in db.execute("SELECT table_name, column_name, data_type FROM duckdb_columns()").fetchall():
         if table in shapes:
             shapes[table][name] = [kind[:-2]] if kind.endswith("[]") else kind
-    return {table: json.dumps([columns]) for table, columns in shapes.items()}
+    _shapes.update({table: json.dumps([columns]) for table, columns in shapes.items()})
+    return _shapes
 
 
 # -- all of it again ---------------------------------------------------------

@@ -64,6 +64,8 @@ class Recorder:
         """Streams, by source, epoch and number there, and up to when they are in recordings, since `noted` was called; what they
         lie in is kept until then."""
         self._releases: list[list[int]] = []
+        self._news_ns = time.time_ns() if lasting else 1 << 62
+        """Calls that began later are news: nobody can have recorded them yet."""
         self._waiting: list[Job] = []
         self._retry: list[tuple[float, Job]] = []
         self._known: set[int] = set()
@@ -211,7 +213,8 @@ class Recorder:
     def _look_up(self) -> None:
         """Leaves out what the archive has already, and hands out the rest."""
         waiting, self._waiting = self._waiting, []
-        fresh = [job for job in waiting if job.number not in self._begun and job.number not in self._known]
+        fresh = [job for job in waiting if job.number not in self._begun and job.number not in self._known
+                 and nanoseconds(job.facts["start"]) < self._news_ns]
         if fresh and (self._layout.index.exists() or self._lasting):
             self._find_known(fresh)
         for job in waiting:
