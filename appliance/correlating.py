@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import sys
@@ -26,7 +27,6 @@ from rokuon.store.disk import DiskWatch
 from rokuon.store.errors import NotPermittedError, StoreError
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout, refused
-from rokuon.store.memory import keep_pages
 from rokuon.store.pool import Pool
 from rokuon.store.recorder import Recorder
 from rokuon.store.settings import Settings
@@ -39,7 +39,7 @@ __all__ = ["DRAIN", "correlate_spool"]
 DRAIN = "drain"
 """Name of the file in the spool by which somebody asks that open calls be finished."""
 _NS = 1_000_000_000
-_POLL_S, _TICK_S, _STATE_S, _GIVE_BACK_S = 0.05, 0.1, 1.0, 5.0
+_POLL_S, _IDLE_S, _TICK_S, _STATE_S, _GIVE_BACK_S = 0.05, 0.1, 0.1, 1.0, 5.0
 _MOST_BACKLOG = 4000
 """Calls that wait to be finalised; while there are more, the spool waits instead."""
 _ALONE_S = 120.0
@@ -64,9 +64,9 @@ class _Correlating:
         self._disk = DiskWatch(layout, settings.disk)
         self._index = Index(layout.index, settings.index.region or None)
         self._finished = Finished(layout)
+        self._intake = Intake(layout, self._spool, own)
         self._recorder = Recorder(layout, settings, self._spool, self._pool, lasting=True, notice=self._notice,
-                                  refuses=self._disk.refuses, fits=self._disk.fits)
-        self._intake = Intake(layout, self._spool)
+                                  refuses=self._disk.refuses, fits=self._disk.fits, notes=self._intake)
         self._watching = Watching(layout)
         self._states: Counter[str] = Counter()
         self._tallied: Counter[str] = Counter()
@@ -108,7 +108,7 @@ class _Correlating:
                 self._looked = now
                 self._look()
             if not worked:
-                time.sleep(_POLL_S)
+                time.sleep(_POLL_S if self._recorder.in_progress else _IDLE_S)
         self._settle()
         return self._reload
 
@@ -128,14 +128,10 @@ class _Correlating:
 
     def _note(self) -> None:
         """What is in recordings is noted before the part of the spool is given back that it came from."""
-        if not self._recorder.finished_any:
-            return
         try:
-            self._intake.note(self._recorder.taken)
+            self._recorder.note()
         except OSError as error:
             self._log.error("spool", f"cannot note what is recorded: {(error.strerror or str(error)).lower()}")
-            return
-        self._recorder.noted()
 
     def _tick(self, worked: bool) -> None:
         recorder, now = self._recorder, self._intake.now_ns()
@@ -145,6 +141,8 @@ class _Correlating:
             for since, until in self._intake.gaps() if not worked else ():
                 recorder.correlator.note_gap(since, until)
             if not self._intake.more:
+                if not worked:
+                    recorder.caught_up()
                 recorder.tick(now)
             else:
                 recorder.tick(0)
@@ -270,7 +268,7 @@ def correlate_spool(layout: Layout, settings: Settings, jobs: int = 1, *, reload
     Raises NotPermittedError where another process does the same, StoreError where the archive cannot be written.
     """
     layout.prepare()
-    keep_pages()
+    gc.freeze()  # modules stay
     log, notifier = Log("correlate"), Notifier()
     with ExitStack() as stack:
         path = layout.spool / "correlate.lock"

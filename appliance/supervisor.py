@@ -27,6 +27,8 @@ _POLL_S = 0.1
 _LONG_S = 2.0
 """A child that ran for so long and then ended had bad luck; one that ends sooner is given a rest before it is started again."""
 _LONGEST_REST_S = 10.0
+_MOST_STARTS = 5
+"""When calls are to be finished at the end, a process that keeps ending is started again so often."""
 _CAPTURE_END_S, _DRAIN_S, _CORRELATE_END_S = 20.0, 600.0, 40.0
 _PR_SET_PDEATHSIG = 1
 
@@ -50,6 +52,7 @@ class _Child:
     began: float = 0.0
     rest_s: float = 0.0
     due: float = 0.0
+    starts: int = 0
     packets: dict[int, int] = field(default_factory=dict)
     """How many each process captured, by its number."""
 
@@ -65,6 +68,7 @@ class _Child:
         self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, env={**os.environ, SUPERVISED: "1"},
                                         preexec_fn=follow)  # noqa: PLW1509 -- there are no threads here
         self.began = time.monotonic()
+        self.starts += 1
 
     @property
     def ready(self) -> bool:
@@ -187,8 +191,12 @@ def _finish(layout: Layout, correlate: _Child, signals: _Signals, warn: Callable
     """Has the open calls finished; a second signal leaves them in the spool."""
     request = layout.spool / DRAIN
     os.close(os.open(request, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE))
-    until, ends = time.monotonic() + _DRAIN_S, signals.ends
+    until, ends, starts = time.monotonic() + _DRAIN_S, signals.ends, correlate.starts
     while request.exists() and time.monotonic() < until:
+        if correlate.starts > starts + _MOST_STARTS:
+            warn("calls that were in progress cannot be finished now; `rokuon drain` tries again")
+            request.unlink(missing_ok=True)
+            return
         if signals.ends > max(ends, 1):
             with contextlib.suppress(OSError):
                 request.unlink()

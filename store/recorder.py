@@ -8,20 +8,22 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rokuon.store.correlate import Correlator
 from rokuon.store.database import WRITE_PATIENCE_S
 from rokuon.store.ended import Piece
 from rokuon.store.errors import DataError, IndexBusyError, StoreError
-from rokuon.store.index import Index, LegSpan
+from rokuon.store.index import Index
 from rokuon.store.jobs import Job, make_jobs
 from rokuon.store.kept import KeptPackets
-from rokuon.store.layout import Layout, refused
+from rokuon.store.known import Known
+from rokuon.store.layout import Layout, make_id, refused
+from rokuon.store.owed import Owed
 from rokuon.store.pool import Outcome, Pool
 from rokuon.store.runs import Run
 from rokuon.store.settings import Settings
-from rokuon.store.sidecar import dump, nanoseconds, read, write_file
+from rokuon.store.sidecar import dump, nanoseconds, write_file
 from rokuon.store.spool import Spool
 from rokuon.store.summary import LOST, Summary
 from rokuon.store.tally import Balance
@@ -30,6 +32,7 @@ from rokuon.store.worker import Worker
 __all__ = ["Recorder", "Summary"]
 
 _NS = 1_000_000_000
+_NEVER = 1 << 62
 _LOOK_UP = 128
 _COMMIT = 1000
 _COMMIT_S = 0.35
@@ -37,8 +40,23 @@ _COMMIT_S = 0.35
 _PATIENCE_S = 0.5
 """So long is waited for somebody who holds the index, while packets come in."""
 _RETRY_S = 2.0
+_MOST_UNLISTED = 10_000
+"""Finished calls that wait for an index which cannot be written."""
 _SETTLED_NS = 10 * _NS
 """What is younger stays in a lasting spool: messages that wait for their INVITE are nobody's yet."""
+
+
+class Notes(Protocol):
+    """Whoever notes for a lasting spool what of it is in recordings."""
+
+    directory: Path
+    """For further notes."""
+
+    def note(self, taken: Sequence[tuple[str, int, int, int, int]]) -> None:
+        """Notes source, epoch and number of streams, since and until when they are in recordings. Raises OSError."""
+
+    def sync(self) -> None:
+        """Returns when all that was noted is on the disk. Raises OSError."""
 
 
 class Recorder:
@@ -46,10 +64,11 @@ class Recorder:
 
     def __init__(self, layout: Layout, settings: Settings, spool: Spool, pool: Pool, *, lasting: bool = False,
                  notice: Callable[[dict[str, Any]], None] | None = None, refuses: Callable[[int], bool] | None = None,
-                 fits: Callable[[int], bool] | None = None) -> None:
+                 fits: Callable[[int], bool] | None = None, notes: Notes | None = None) -> None:
         """`lasting`: for a spool that outlives this process: what the archive has by then is recorded no second time, and a full
         disk is waited for. `notice` is told of the sidecar of each call that can be queried; `refuses`: whether a call that
         began at that time is not to be recorded, for want of room; `fits`: whether there is room for so many bytes of sound.
+        `notes`: where it is noted what of the spool is in recordings.
         """
         record = settings.record
         self._layout, self._pool, self._spool, self._lasting = layout, pool, spool, lasting
@@ -60,11 +79,13 @@ class Recorder:
         self._index = Index(layout.index, settings.index.region or None, _PATIENCE_S if lasting else WRITE_PATIENCE_S)
         self._notice, self._refuses, self._fits = notice, refuses, fits
         self.interface: str | None = None
-        self.taken: list[tuple[str, int, int, int]] = []
-        """Streams, by source, epoch and number there, and up to when they are in recordings, since `noted` was called; what they
-        lie in is kept until then."""
+        self._notes = notes
+        self._archive = Known(layout, self._index, lasting, notes.directory if notes is not None else None)
+        self._owed = Owed(self.correlator.recover_ns)
         self._releases: list[list[int]] = []
-        self._news_ns = time.time_ns() if lasting else 1 << 62
+        self._recorded: list[str] = []
+        self._left_out: list[str] = []
+        self._news_ns = _NEVER
         """Calls that began later are news: nobody can have recorded them yet."""
         self._waiting: list[Job] = []
         self._retry: list[tuple[float, Job]] = []
@@ -75,7 +96,7 @@ class Recorder:
         self._set_aside: set[int] = set()
         self._refused: set[int] = set()
         self._aside = Worker(layout.root, spool.root, settings)
-        self._finished: list[dict[str, Any]] = []
+        self._finished = self._archive.left_over()
         self._commit_at = 0.0
         self._complaint = ""
         self._full_segments = 0
@@ -125,6 +146,11 @@ class Recorder:
     def collect(self) -> None:
         """Takes what finalisers are done with."""
         self._collect(self._pool.outcomes())
+
+    def caught_up(self) -> None:
+        """All that was in the spool when this began has been processed."""
+        if self._news_ns == _NEVER and self._lasting:
+            self._news_ns = self.correlator.now_ns
 
     def finish(self, counts: Mapping[str, int] | None = None, reason: str = "capture-stopped") -> Summary:
         """The capture is over; `counts`: what it saw."""
@@ -204,9 +230,11 @@ class Recorder:
         self._spool.settle()
         for begin in range(0, len(ended), _LOOK_UP):  # thousands may end at once: where their packets lie takes room
             some = ended[begin:begin + _LOOK_UP]
-            for job in make_jobs(some, self._spool, self.correlator, self.interface):
+            for item, job in zip(some, make_jobs(some, self._spool, self.correlator, self.interface), strict=True):
                 self._found.add(job.number)
                 self._waiting.append(job)
+                if self._lasting:
+                    self._owed.add(item, job)
             if len(self._waiting) >= _LOOK_UP or any(isinstance(item, Piece) for item in some):
                 self._look_up()  # at once for a long call: the spool waits for it
 
@@ -216,7 +244,12 @@ class Recorder:
         fresh = [job for job in waiting if job.number not in self._begun and job.number not in self._known
                  and nanoseconds(job.facts["start"]) < self._news_ns]
         if fresh and (self._layout.index.exists() or self._lasting):
-            self._find_known(fresh)
+            known, unlisted = self._archive.find(fresh)
+            self._known |= known
+            for number, sidecar in unlisted:
+                self._add(sidecar)
+                self._known.add(number)
+                self._unlisted.add(number)
         for job in waiting:
             if job.number in self._known or job.number in self._set_aside:
                 if job.number in self._set_aside:
@@ -225,8 +258,8 @@ class Recorder:
                     self.summary.calls_known += 1
                 self._done(job)
             elif self._is_refused(job):
-                self._lose(job, "disk-full")
                 self._done(job)
+                self._lose(job, "disk-full")
             else:
                 self._begun.add(job.number)
                 self._submit(job)
@@ -246,33 +279,6 @@ class Recorder:
         else:
             self._retry.append((time.monotonic() + _RETRY_S, job))
 
-    def _find_known(self, jobs: list[Job]) -> None:
-        legs: list[LegSpan] = []
-        owners: list[int] = []
-        for job in jobs:
-            for leg in job.facts["legs"]:
-                last = max([nanoseconds(leg["start"])] + [nanoseconds(m["time"]) for m in job.facts["messages"][-1:]])
-                legs.append(LegSpan.of(leg, last))
-                owners.append(job.number)
-        try:
-            if self._layout.index.exists():
-                for owner, found in zip(owners, self._index.known_calls(legs), strict=True):
-                    if found:
-                        self._known.add(owner)
-                loose = {job.id: job.number for job in jobs if not job.facts["legs"]}
-                if loose:
-                    self._known.update(loose[i] for i in self._index.known_ids(loose))
-        except (DataError, IndexBusyError):  # it is a view: files tell as well
-            if not self._lasting:
-                raise
-        if self._lasting:
-            for job in jobs:  # recorded, and not in the index: the process ended in between
-                if job.number not in self._known and job.until_ns is None:
-                    with suppress(StoreError):
-                        self._add(read(self._layout.sidecar(job.id)), job)
-                        self._known.add(job.number)
-                        self._unlisted.add(job.number)
-
     def _collect(self, outcomes: Sequence[Outcome]) -> None:
         failed = ""
         for outcome in outcomes:
@@ -287,12 +293,13 @@ class Recorder:
             if outcome.error:
                 self._quarantine(outcome)
             aside = job.number in self._set_aside
-            self._done(job, outcome.sidecar is not None)
+            self._done(job)
             if outcome.error or aside:
                 self._lose(job, "quarantined")
                 continue
             if outcome.sidecar is not None:
-                self._add(outcome.sidecar, job)
+                self._add(outcome.sidecar)
+                self._recorded.append(job.id)
                 if outcome.sidecar.get("audio") is None and outcome.sidecar["streams"]:
                     self.not_recorded[f"no-audio: {outcome.sidecar.get('audio_reason') or 'unknown'}"] += 1
             elif job.until_ns is None:
@@ -305,27 +312,30 @@ class Recorder:
 
     def _lose(self, job: Job, reason: str) -> None:
         """Counts a call that is not recorded, when the last of its jobs comes to it."""
-        self.calls_lost[reason] += job.until_ns is None
+        if job.until_ns is None:
+            self.calls_lost[reason] += 1
+            self._left_out.append(job.id)
 
-    def _done(self, job: Job, recorded: bool = False) -> None:
+    def _done(self, job: Job) -> None:
         """The job needs the spool no more."""
         if self._lasting:
             if job.until_ns is None:
-                self.taken += job.taken
+                self._owed.done(job.number)
                 for numbers in (self._found, self._begun, self._known, self._unlisted, self._set_aside, self._refused):
                     numbers.discard(job.number)
             self._releases.append(job.segments)
         else:
             self._spool.release(job.segments)
 
-    @property
-    def finished_any(self) -> bool:
-        """Whether something is to be noted."""
-        return bool(self._releases)
-
-    def noted(self) -> None:
-        """What is `taken` is noted: the segments may go."""
-        self.taken.clear()
+    def note(self) -> None:
+        """What was finalised is noted, so that the part of the spool may go that it came from. Raises OSError."""
+        if not self._releases or self._notes is None:
+            return
+        oldest = min((run.first_ns for run in self._spool.runs if not any(run.replaces)), default=0)
+        self._archive.note(self._recorded, self._left_out, make_id(oldest, ""))
+        self._notes.note(self._owed.taken())
+        self._owed.noted()
+        self._recorded, self._left_out = [], []
         for segments in self._releases:
             self._spool.release(segments)
         self._releases.clear()
@@ -338,7 +348,7 @@ class Recorder:
             for job in due:
                 self._submit(job)
 
-    def _add(self, sidecar: dict[str, Any], job: Job) -> None:
+    def _add(self, sidecar: dict[str, Any]) -> None:
         self._finished.append(sidecar)
         if sidecar.get("end_reason") == "recovered":
             self.summary.recovered += 1
@@ -355,11 +365,15 @@ class Recorder:
                 self._complaint = str(error)
                 self.summary.warnings.append(f"{error}; until then calls are recorded, and not listed")
             self._commit_at = time.monotonic() + _RETRY_S
+            if (more := len(self._finished) - _MOST_UNLISTED) > 0:  # their files are there: `rokuon reindex` lists them
+                del self._finished[:more]
+                self.calls_lost["not-in-the-index"] += more
 
     def _commit(self) -> None:
         finished = self._finished
         self._index.add_calls(finished)
         self._finished = []
+        self._archive.listed()
         self._commit_at = time.monotonic() + _COMMIT_S
         self.summary.calls_added += len(finished)
         self.summary.calls_found = self.summary.calls_added + self.summary.calls_known
@@ -399,14 +413,17 @@ class Recorder:
 
     def give_back(self) -> None:
         """Gives back what of the spool nothing needs. Raises OSError."""
-        correlator = self.correlator
-        self._spool.forget(correlator.forgotten)
+        correlator, owed = self.correlator, self._owed
+        self._spool.forget(owed.forgettable(correlator.forgotten))
         correlator.forgotten.clear()
         correlator.trim()
         self._spool.settle()
         if self._lasting:
-            self._spool.recycle(correlator.keep_from.of, correlator.now_ns - self._window_ns, correlator.now_ns - _SETTLED_NS,
-                                KeptPackets(correlator.open_frames()))
+            self._archive.sync()
+            if self._notes is not None:
+                self._notes.sync()
+            self._spool.recycle(owed.needed(correlator.keep_from.of), correlator.now_ns - self._window_ns,
+                                correlator.now_ns - _SETTLED_NS, KeptPackets([*correlator.open_frames(), *owed.frames()]))
         else:
             self._spool.recycle(correlator.keep_from.of, correlator.now_ns - self._window_ns)
 
