@@ -28,7 +28,7 @@ __all__ = ["main"]
 FAILED, WRONG_USAGE, NO_SUCH_CALL, BUSY, INTERRUPTED = 1, 2, 3, 4, 130
 
 COMMANDS = {
-    "record": "Record calls from capture files.",
+    "record": "Record calls from the wire, or from capture files.",
     "live": "Show calls in progress, and how recording goes.",
     "doctor": "Say whether a mirror port or capture is good enough to record from.",
     "capture": "Write packets from network interfaces into the spool.",
