@@ -179,9 +179,11 @@ def _watch(capture: _Child, correlate: _Child, signals: _Signals, duration_s: fl
             if signals.reload and child.process is not None:
                 child.process.send_signal(signal.SIGHUP)
         signals.reload = False
-        packets = capture.count()
-        if progress and time.monotonic() - looked >= 1:
-            looked = time.monotonic()
+        if time.monotonic() - looked < 1:
+            time.sleep(_POLL_S)
+            continue
+        looked, packets = time.monotonic(), capture.count()
+        if progress:
             calls = (correlate.state() or {}).get("totals", {})
             progress(Progress(packets=packets, calls_found=int(calls.get("recorded") or 0)))
         time.sleep(_POLL_S)
