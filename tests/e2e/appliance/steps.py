@@ -185,14 +185,6 @@ def load(box: Appliance) -> None:
 
 def metrics(box: Appliance) -> None:
     """What the appliance tells: metrics, live, doctor, stats, configuration."""
-    fetch = f"import urllib.request as u; print(u.urlopen('http://{LISTEN}/metrics', timeout=5).read().decode())"
-    got = box.machine.ask("python3", "-c", fetch)
-    lines = [line for line in got.stdout.splitlines() if line and line[0] != "#"]
-    names = {re.split(r"[{ ]", line)[0] for line in lines}
-    calls_told = [line for line in lines if re.match(r"rokuon_calls\w*\{", line) and float(line.rsplit(" ", 1)[1]) > 0]
-    box.found(bool(calls_told), "metrics",
-              f"{LISTEN}: {len(names)} series names; {'; '.join(calls_told[:3]) or last(got.stderr or got.stdout)}")
-
     capture = PCAPS / "office-morning.pcap"
     sending = threading.Thread(target=replay, args=(box.machine, capture), daemon=True)
     sending.start()
@@ -206,11 +198,19 @@ def metrics(box: Appliance) -> None:
     doctor = box.machine.ask("rokuon", "doctor", "-i", "host0", "--duration", 10, "--json", timeout=90)
     try:
         told = json.loads(doctor.stdout)
-        box.found(doctor.returncode in (0, 1), "doctor", f"exit {doctor.returncode}: {flat(doctor.stdout)}")
+        problems = [f["text"] for f in told["findings"] if f["level"] == "problem"]
+        box.found(doctor.returncode in (0, 1), "doctor", f"exit {doctor.returncode}: {told['summary']} {problems}")
     except ValueError:
         box.found(False, "doctor", f"exit {doctor.returncode}: {last(doctor.stderr)}")
     sending.join()
     time.sleep(5)
+    fetch = f"import urllib.request as u; print(u.urlopen('http://{LISTEN}/metrics', timeout=5).read().decode())"
+    got = box.machine.ask("python3", "-c", fetch)
+    lines = [line for line in got.stdout.splitlines() if line and line[0] != "#"]
+    names = {re.split(r"[{ ]", line)[0] for line in lines}
+    calls_told = [line for line in lines if re.match(r"rokuon_calls\w*\{", line) and float(line.rsplit(" ", 1)[1]) > 0]
+    box.found(bool(calls_told), "metrics",
+              f"{LISTEN}: {len(names)} series names; {'; '.join(calls_told[:3]) or last(got.stderr or got.stdout)}")
     for arguments in (("stats",), ("config",), ("config", "--check"), ("plugins",)):
         done = box.rokuon(*arguments)
         box.found(done.returncode == 0, " ".join(arguments), f"exit {done.returncode}: {said(done)}")
