@@ -17,11 +17,12 @@ from typing import Any
 from rokuon.appliance.capturing import source_name
 from rokuon.appliance.correlating import DRAIN
 from rokuon.appliance.state import SUPERVISED, captures, correlation
+from rokuon.store.errors import ChildFailedError
 from rokuon.store.layout import FILE_MODE, Layout
 from rokuon.store.record_files import Progress
 from rokuon.store.summary import Summary
 
-__all__ = ["ChildFailedError", "supervise"]
+__all__ = ["supervise"]
 
 _POLL_S = 0.1
 _LONG_S = 2.0
@@ -31,14 +32,6 @@ _MOST_STARTS = 5
 """When calls are to be finished at the end, a process that keeps ending is started again so often."""
 _CAPTURE_END_S, _DRAIN_S, _CORRELATE_END_S = 20.0, 600.0, 40.0
 _PR_SET_PDEATHSIG = 1
-
-
-class ChildFailedError(Exception):
-    """A process could not begin; it has said why."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
 
 
 @dataclass(slots=True)

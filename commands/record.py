@@ -42,8 +42,8 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
         raise click.UsageError("either -r FILE or -i IFACE" if read else "from where? -r FILE or -i IFACE", here)
     if (interfaces and more) or (read and (bpf or duration)):
         raise click.UsageError("--filter and --duration go with -i, files with -r", here)
-    from rokuon.appliance.supervisor import ChildFailedError, supervise
     from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError
+    from rokuon.store.errors import ChildFailedError
     from rokuon.store.record_files import record_files
     from rokuon.store.tally import Ledger, add
 
@@ -53,6 +53,8 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
     try:
         with progress_bar() as progress:
             if interfaces:
+                from rokuon.appliance.supervisor import supervise
+
                 summary = supervise(context.before, layout, interfaces, side_by_side, bpf=bpf, duration_s=duration,
                                     progress=progress, warn=lambda line: complain(f"warning: {line}"))
             else:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["AmbiguousCallError", "DataError", "ExistsError", "IndexBusyError", "NoSuchCallError", "NotPermittedError",
-           "StoreError"]
+__all__ = ["AmbiguousCallError", "ChildFailedError", "DataError", "ExistsError", "IndexBusyError", "NoSuchCallError", "NotPermittedError", "StoreError"]
 
 
 class StoreError(Exception):
@@ -32,3 +31,11 @@ class AmbiguousCallError(StoreError):
 
 class ExistsError(StoreError):
     """A file that would be written is there already."""
+
+
+class ChildFailedError(Exception):
+    """A process could not begin; it has said why."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
