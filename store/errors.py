@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["AmbiguousCallError", "ChildFailedError", "DataError", "ExistsError", "IndexBusyError", "NoSuchCallError", "NotPermittedError", "StoreError"]
+__all__ = ["AmbiguousCallError", "ChildFailedError", "DataError", "ExistsError", "IndexBusyError", "NoSuchCallError",
+           "NotPermittedError", "StoreError"]
 
 
 class StoreError(Exception):
