@@ -6,8 +6,9 @@ import os
 import shutil
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -37,10 +38,15 @@ class _Each:
         self.source = Source(name)
         self.source.numbers = {}
         self.taken = Taken(layout.spool / name)
+        self.source.reads = self._reads
         self.runs: deque[Run] = deque()
         self.since = 0.0
         """When the oldest of `runs` was read; monotonic."""
         spool.enter(self.source)
+
+    def _reads(self, name: str) -> bool:
+        """Whether not all of a segment is in the spool's account."""
+        return self.reader.busy(name) or any(run.segment.endswith(f"/{name}") for run in self.runs)
 
     @property
     def reached_ns(self) -> int:
@@ -52,8 +58,9 @@ class _Each:
 class Intake:
     """The sources of a spool, as they come and go."""
 
-    def __init__(self, layout: Layout, spool: Spool) -> None:
-        self._layout, self._spool = layout, spool
+    def __init__(self, layout: Layout, spool: Spool, directory: Path) -> None:
+        """`directory`: of whoever reads."""
+        self._layout, self._spool, self.directory = layout, spool, directory
         self._each: dict[str, _Each] = {}
         self._scanned = 0.0
         self._next = 1
@@ -96,7 +103,9 @@ class Intake:
                 each.runs.extend(each.reader.read(_MOST))
                 each.since = now
                 alive()
-            each.source.reading = each.reader.reading
+                for name in each.reader.opened:
+                    self._spool.note_segment(name, each.source)
+                each.reader.opened.clear()
             if each.runs:
                 waiting.append(each)
         newest_ns = 0
@@ -132,30 +141,32 @@ class Intake:
         if gone.any():
             run.last = np.where(gone[at], 0, run.last)
         if len(fresh):
+            run.announced = fresh
             run.fresh = run.fresh.copy()
             run.fresh["number"] = ours[np.searchsorted(every, fresh)]
-            if each.taken.until:
+            if each.taken.spans:
                 for theirs, number in zip(fresh.tolist(), run.fresh["number"].tolist(), strict=True):
-                    until = each.taken.until.get((run.epoch, theirs))
-                    if until is not None:
-                        correlator.taken[number] = until
+                    if spans := each.taken.spans.get((run.epoch, theirs)):
+                        correlator.taken[number] = list(spans)
 
-    def note(self, taken: list[tuple[str, int, int, int]]) -> None:
-        """Notes (source, epoch, number, until) of what is in recordings. Raises OSError."""
-        by_source: dict[str, list[tuple[int, int, int]]] = {}
+    def note(self, taken: Sequence[tuple[str, int, int, int, int]]) -> None:
+        """Notes (source, epoch, number, since, until) of what is in recordings. Raises OSError."""
+        by_source: dict[str, list[tuple[int, int, int, int]]] = {}
         for source, *stream in taken:
-            by_source.setdefault(source, []).append((stream[0], stream[1], stream[2]))
+            by_source.setdefault(source, []).append((stream[0], stream[1], stream[2], stream[3]))
         for source, streams in by_source.items():
             each = self._each.get(source)
             if each is None:
                 continue
-            each.taken.add(streams, sync=True)
-            for epoch, number, until in streams:
-                each.taken.until[epoch, number] = until
+            each.taken.add(streams)
             if each.taken.long:
-                oldest = min((run.first_ns for run in self._spool.runs if run.source == source), default=0)
-                each.taken.until = {key: until for key, until in each.taken.until.items() if until >= oldest}
-                each.taken.shorten((*key, until) for key, until in each.taken.until.items())
+                each.taken.shorten(self._spool.announced(source).union(
+                    (run.epoch, number) for run in each.runs for number in run.fresh["number"].tolist()))
+
+    def sync(self) -> None:
+        """Returns when all that was noted is on the disk. Raises OSError."""
+        for each in self._each.values():
+            each.taken.sync()
 
     def gaps(self) -> list[tuple[int, int]]:
         """Times in which a capture did not run that now does, though nothing has come since."""

@@ -160,6 +160,11 @@ class Binder:
         named = [*self._claims.get(stream.dst, ()), *self._claims.get(stream.src, ())]
         return bool(named) and all(entry.call is call for entry in named)
 
+    def needed_since(self, stream: Stream) -> list[tuple[Call, int]]:
+        """Open calls that name its addresses, and from when on packets of a stream that others had before may be theirs."""
+        named = [*self._claims.get(stream.dst, ()), *self._claims.get(stream.src, ())]
+        return [(entry.call, entry.claim.since_ns - self._lead) for entry in named]
+
     def streams_of(self, call: Call) -> list[Stream]:
         """Streams from or to an address that the call claims, each once, by number."""
         found: dict[int, Stream] = {}

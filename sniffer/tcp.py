@@ -23,6 +23,9 @@ FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 StreamMessage = tuple[int, Endpoint, Endpoint, int, bytes]
 """Time (ns) of the segment that completed it, source, destination, encap, and the message's bytes."""
 
+_HURRIED_NS = 100_000_000
+
+
 class TcpReassembler:
     """Segments in, SIP messages out. Nothing is raised; what is odd is counted in `anomalies`.
 
@@ -34,6 +37,8 @@ class TcpReassembler:
     def __init__(self, connection_limit: int = 8_192, size_limit: int = 256 * 1024, message_limit: int = 96 * 1024,
                  total_limit: int = 32 * 1024 * 1024, gap_ns: int = 5_000_000_000) -> None:
         self.anomalies: Counter[str] = Counter()
+        self.hurried = False
+        """Of what comes now parts were left out: gaps are waited for no longer than packets take to overtake one another."""
         self._halves: OrderedDict[StreamKey, Half] = OrderedDict()
         self._connection_limit = connection_limit
         self._size_limit = size_limit
@@ -76,6 +81,8 @@ class TcpReassembler:
             half = self._open(key, sequence)
             start = half.top
         before = half.size
+        if start <= half.top:
+            half.hurried = self.hurried
         if payload:
             half.top = max(half.top, start + len(payload))
             for run in half.insert(start, payload, time_ns):
@@ -292,10 +299,11 @@ class TcpReassembler:
 
     def _bound(self, half: Half, time_ns: int) -> None:
         """Skips gaps that are too old or keep too much waiting."""
+        patience = min(self._gap_ns, _HURRIED_NS) if half.hurried else self._gap_ns
         while half.runs:
             waiting = next((run for run in half.runs if not run.synced and not run.lost), None)
             over = half.size > self._size_limit or len(half.runs) > MAX_PIECES
-            if waiting is not None and (over or time_ns - waiting.since_ns >= self._gap_ns):
+            if waiting is not None and (over or time_ns - waiting.since_ns >= patience):
                 self._skip(half, waiting)
             elif over:
                 self._give_up(half, half.runs[0].end)

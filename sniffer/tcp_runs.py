@@ -97,6 +97,8 @@ class Half:
     size: int = 0
     """Bytes in `runs`."""
     fin: int | None = None
+    hurried: bool = False
+    """A gap before what comes next was to be expected."""
     websocket: bool = False
     """It carries WebSocket frames."""
     fragments: bytearray = field(default_factory=bytearray)

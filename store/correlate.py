@@ -6,9 +6,10 @@ capture was cut into runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from rokuon.sniffer.binding import Binder, Span
+from rokuon.sniffer.binding import Binder, Span, Stream
 from rokuon.sniffer.call import CallClosed, CallTracker, ClaimAdded, Event
 from rokuon.sniffer.classify import Kind
 from rokuon.sniffer.model import Call
@@ -35,6 +36,9 @@ class Correlator(StreamKeeper):
         self.signalling = Signalling(self.encapsulations)
         self.tracker = CallTracker(linger_ns=linger_ns, idle_ns=idle_ns)
         self.losses = Losses()
+        self.ended_before: Callable[[Call], int | None] | None = None
+        """Says of a call that begins when it ended, if that is known because it was recorded before: not all of its signalling may
+        be there any more."""
         self._linger = linger_ns
         self._look = max(idle_ns // 10, 1)
         self._frames = CallFrames()
@@ -109,6 +113,8 @@ class Correlator(StreamKeeper):
                     self._part_with(self._strangers.over(self.now_ns))
                 elif what == "judge":
                     self._judge(number)
+                elif what == "over":
+                    self._end_known(number, at - self._linger)
                 elif what == "media":
                     self._look_for_media(number)
                 elif what == "gap":
@@ -122,6 +128,13 @@ class Correlator(StreamKeeper):
         self.now_ns = now_ns
         for received in self.signalling.expire(now_ns):
             self._receive(received)
+
+    def _end_known(self, number: int, end_ns: int) -> None:
+        """The call was over then, and what ended it is not in the spool any more."""
+        call = self.tracker.live.get(number)
+        if call is not None:
+            self.tracker.media_seen(call, end_ns)
+            self._events(self.tracker.end(call, self.now_ns, "recovered"))
 
     def _look_for_media(self, number: int) -> None:
         """A call with media is not idle: looked at now and then, well within the time after which it would be."""
@@ -151,8 +164,14 @@ class Correlator(StreamKeeper):
         message = received.message
         if message.method in ("INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "INFO", "REFER", "NOTIFY"):
             self._frames.keep(message.call_id, received.frames)
+        begun = self.tracker.begun
         self._events(self.tracker.receive(received.time_ns, received.src, received.dst, received.encap, received.transport,
                                           message))
+        if self.tracker.begun > begun and self.ended_before is not None and self.tracker.live:
+            call = next(reversed(self.tracker.live.values()))
+            end_ns = self.ended_before(call)
+            if end_ns is not None:
+                self._at(end_ns + self._linger, "over", call.number)
 
     def open_frames(self) -> list[Frame]:
         """The signalling of all calls in progress, as captured."""
@@ -196,11 +215,11 @@ class Correlator(StreamKeeper):
         if spans:
             self._out.append(Piece(call, spans, until, pieced))
             for stream in {s.stream.number: s.stream for s in spans}.values():
-                self._keep_until(stream, until - self._recover)
+                self._let_go_until(stream, until - self.recover_ns)
         # Media that pauses for long is another stream each time: one that is over and given out need not be carried along.
         for stream in self.binder.streams_of(call):
             over = self._last_ns[stream.number] + self._window
-            if over <= until - self._recover and self.binder.is_only(stream, call):
+            if over <= until - self.recover_ns and self.binder.is_only(stream, call):
                 self._forget(stream)
 
     def _bind(self, call: Call, until_ns: int) -> list[Span]:
@@ -223,5 +242,11 @@ class Correlator(StreamKeeper):
             self._at(self.now_ns + self._window, "judge", number)
         self.binder.end(call)
         for stream in {s.stream.number: s.stream for s in spans}.values():
-            last = max(t[1] for t in stream.taken)
-            self._keep_until(stream, last)
+            self._let_go_until(stream, max(t[1] for t in stream.taken))
+
+    def _let_go_until(self, stream: Stream, time_ns: int) -> None:
+        """What came before that time was given out; but parts of it may be for other calls that are open."""
+        for call, since_ns in self.binder.needed_since(stream):
+            fed = self._fed.get(call.number)
+            time_ns = min(time_ns, since_ns if fed is None else max(since_ns, fed - self.recover_ns))
+        self._keep_until(stream, time_ns)

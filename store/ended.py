@@ -22,6 +22,10 @@ class Ended:
     pieced: bool = False
     """Pieces of it were given out before."""
 
+    @property
+    def until_ns(self) -> None:
+        """Up to where it is given out; None: to its end."""
+
 
 @dataclass(slots=True)
 class Piece:

@@ -70,8 +70,8 @@ class Job:
     """Their names, relative to the spool's directory."""
     pieced: bool = False
     """Parts of the call were given out before this one."""
-    taken: list[tuple[str, int, int, int]] = field(default_factory=list)
-    """Streams, by source, epoch and the capture's number, and up to when they are this call's."""
+    taken: list[tuple[str, int, int, int, int]] = field(default_factory=list)
+    """Streams, by source, epoch and the capture's number, since and until when they are this call's."""
 
 
 def formats_of(call: Call, span: Span) -> dict[int, PayloadFormat]:
@@ -142,7 +142,7 @@ def _job(ended: Ended | Piece, spool: Spool, correlator: Correlator, slices: dic
         facts["recorder"]["not_captured"] = [{"start": iso(since), "end": iso(to)} for since, to in gaps]
     return Job(call.number, identifier, facts, streams, until, ended.frames if isinstance(ended, Ended) else [], segments,
                not call.legs, spool.files(segments), ended.pieced,
-               [(*origin, span.until_ns) for span in ended.spans if (origin := spool.origin(span.stream.number))])
+               [(*origin, span.since_ns, span.until_ns) for span in ended.spans if (origin := spool.origin(span.stream.number))])
 
 
 def _slices(spool: Spool, spans: Sequence[Span]) -> dict[int, NDArray[np.void]]:

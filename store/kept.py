@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rokuon.sniffer.classify import Kind
 from rokuon.store.runs import PACKET
 from rokuon.store.signalling import Frame
 
@@ -31,12 +30,21 @@ class KeptPackets:
         first, end = self._rows(first_ns, last_ns)
         return int(self._ends[end] - self._ends[first])
 
-    def packets(self, first_ns: int, last_ns: int) -> tuple[NDArray[np.void], NDArray[np.uint8]]:
-        """PACKET rows of these frames, and their bytes."""
-        first, end = self._rows(first_ns, last_ns)
-        rows = np.zeros(end - first, PACKET)
-        for row, frame in zip(rows, self._frames[first:end], strict=True):
-            row["time_ns"], row["captured"], row["wire"] = frame.time_ns, len(frame.data), frame.wire_length
-            row["link_type"], row["kind"] = frame.link_type, Kind.SIP
-        rows["offset"] = self._ends[first:end] - self._ends[first]
-        return rows, np.frombuffer(b"".join(frame.data for frame in self._frames[first:end]), np.uint8)
+    def among(self, packets: NDArray[np.void], data: NDArray[np.uint8]) -> tuple[NDArray[np.void], bytes]:
+        """Those PACKET rows that are such frames, and their bytes. `data`: the bytes that the rows' `offset` counts in."""
+        rows: list[np.void] = []
+        parts: list[bytes] = []
+        size = 0
+        for row in packets:
+            time_ns, at = int(row["time_ns"]), int(row["offset"])
+            first, end = self._rows(time_ns, time_ns)
+            if first == end:
+                continue
+            mine = data[at:at + int(row["captured"])].tobytes()
+            if any(frame.data == mine for frame in self._frames[first:end]):
+                row = row.copy()
+                row["offset"] = size
+                rows.append(row)
+                parts.append(mine)
+                size += len(mine)
+        return np.array(rows, PACKET) if rows else np.zeros(0, PACKET), b"".join(parts)

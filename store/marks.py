@@ -38,10 +38,13 @@ class Marks:
         return np.where(at >= 0, self._values[np.maximum(at, 0)], self._default)
 
     def raise_to(self, numbers: NDArray[np.uint32], times_ns: NDArray[np.int64]) -> None:
-        """Sets these, where the new time is the later one. Numbers must differ."""
-        later = np.maximum(self.of(numbers), times_ns)
+        """Sets these, where the new time is the later one; of a number that comes more than once, the latest of all."""
+        if not len(numbers):
+            return
+        self._reach(int(numbers.max()))
         at = numbers.astype(np.int64) - self._base
-        self._values[at[at >= 0]] = later[at >= 0]
+        there = at >= 0
+        np.maximum.at(self._values, at[there], times_ns[there])
 
     def set_all(self, numbers: NDArray[np.uint32], time_ns: int) -> None:
         """Sets these to one time."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rokuon.store.correlate import Correlator
 from rokuon.store.database import WRITE_PATIENCE_S
@@ -17,17 +17,17 @@ from rokuon.store.errors import DataError, IndexBusyError, StoreError
 from rokuon.store.index import Index
 from rokuon.store.jobs import Job, make_jobs
 from rokuon.store.kept import KeptPackets
-from rokuon.store.known import Known
-from rokuon.store.layout import Layout, make_id, refused
+from rokuon.store.known import Known, Notes
+from rokuon.store.layout import Layout, make_id
 from rokuon.store.owed import Owed
 from rokuon.store.pool import Outcome, Pool
+from rokuon.store.quarantine import Quarantine
 from rokuon.store.runs import Run
 from rokuon.store.settings import Settings
-from rokuon.store.sidecar import dump, nanoseconds, write_file
+from rokuon.store.sidecar import nanoseconds
 from rokuon.store.spool import Spool
 from rokuon.store.summary import LOST, Summary
 from rokuon.store.tally import Balance
-from rokuon.store.worker import Worker
 
 __all__ = ["Recorder", "Summary"]
 
@@ -44,19 +44,6 @@ _MOST_UNLISTED = 10_000
 """Finished calls that wait for an index which cannot be written."""
 _SETTLED_NS = 10 * _NS
 """What is younger stays in a lasting spool: messages that wait for their INVITE are nobody's yet."""
-
-
-class Notes(Protocol):
-    """Whoever notes for a lasting spool what of it is in recordings."""
-
-    directory: Path
-    """For further notes."""
-
-    def note(self, taken: Sequence[tuple[str, int, int, int, int]]) -> None:
-        """Notes source, epoch and number of streams, since and until when they are in recordings. Raises OSError."""
-
-    def sync(self) -> None:
-        """Returns when all that was noted is on the disk. Raises OSError."""
 
 
 class Recorder:
@@ -81,6 +68,9 @@ class Recorder:
         self.interface: str | None = None
         self._notes = notes
         self._archive = Known(layout, self._index, lasting, notes.directory if notes is not None else None)
+        if lasting:
+            self.correlator.ended_before = self._archive.ended
+            self.correlator.signalling.hurry(True)
         self._owed = Owed(self.correlator.recover_ns)
         self._releases: list[list[int]] = []
         self._recorded: list[str] = []
@@ -95,7 +85,7 @@ class Recorder:
         self._begun: set[int] = set()
         self._set_aside: set[int] = set()
         self._refused: set[int] = set()
-        self._aside = Worker(layout.root, spool.root, settings)
+        self._aside = Quarantine(layout, spool.root, settings)
         self._finished = self._archive.left_over()
         self._commit_at = 0.0
         self._complaint = ""
@@ -149,8 +139,10 @@ class Recorder:
 
     def caught_up(self) -> None:
         """All that was in the spool when this began has been processed."""
-        if self._news_ns == _NEVER and self._lasting:
+        if self._lasting and self._news_ns == _NEVER:
             self._news_ns = self.correlator.now_ns
+            self.correlator.ended_before = None
+            self.correlator.signalling.hurry(False)
 
     def finish(self, counts: Mapping[str, int] | None = None, reason: str = "capture-stopped") -> Summary:
         """The capture is over; `counts`: what it saw."""
@@ -248,6 +240,7 @@ class Recorder:
             self._known |= known
             for number, sidecar in unlisted:
                 self._add(sidecar)
+                self._recorded.append(str(sidecar["id"]))
                 self._known.add(number)
                 self._unlisted.add(number)
         for job in waiting:
@@ -314,7 +307,8 @@ class Recorder:
         """Counts a call that is not recorded, when the last of its jobs comes to it."""
         if job.until_ns is None:
             self.calls_lost[reason] += 1
-            self._left_out.append(job.id)
+            if job.facts["legs"]:
+                self._left_out.append(job.id)
 
     def _done(self, job: Job) -> None:
         """The job needs the spool no more."""
@@ -331,14 +325,17 @@ class Recorder:
         """What was finalised is noted, so that the part of the spool may go that it came from. Raises OSError."""
         if not self._releases or self._notes is None:
             return
-        oldest = min((run.first_ns for run in self._spool.runs if not any(run.replaces)), default=0)
-        self._archive.note(self._recorded, self._left_out, make_id(oldest, ""))
+        self._archive.note(self._recorded, self._left_out, self._oldest)
         self._notes.note(self._owed.taken())
         self._owed.noted()
         self._recorded, self._left_out = [], []
         for segments in self._releases:
             self._spool.release(segments)
         self._releases.clear()
+
+    def _oldest(self) -> str:
+        """An id that all calls lie above of which more than the signalling of open ones is in the spool."""
+        return make_id(min((run.first_ns for run in self._spool.runs if not any(run.replaces)), default=0), "")
 
     def _again(self, now: bool = False) -> None:
         """Jobs that the disk had no room for."""
@@ -382,9 +379,6 @@ class Recorder:
                 self._notice(sidecar)
 
     def _quarantine(self, outcome: Outcome) -> None:
-        """Sets a call aside that could not be finalised: the reason, what is known of it, and its packets (of a long call the
-        part that could not be, for what came before is gone).
-        """
         job = outcome.job
         if job.number in self._set_aside:
             return
@@ -392,15 +386,12 @@ class Recorder:
         self._found.discard(job.number)
         self.summary.quarantined += 1
         self.summary.warnings.append(f"call {job.id} could not be finalised and is in quarantine: {outcome.error}")
-        self._layout.make_directory(self._layout.quarantine)
-        path = self._layout.quarantine / f"{job.id}.json"
         try:
-            self._aside.set_aside(job, path.with_suffix(".pcap"))
-            write_file(path, dump({**job.facts, "quarantine_reason": outcome.error}))
-        except OSError as error:
+            self._aside.take(job, outcome.error)
+        except StoreError as error:
             if not self._lasting:
-                raise refused(error, f"cannot write {path}") from None
-            self.summary.warnings.append(f"cannot write {path}: {(error.strerror or str(error)).lower()}")
+                raise
+            self.summary.warnings.append(str(error))
 
     def _recycle(self) -> None:
         count = self._spool.segment_count

@@ -129,13 +129,16 @@ class Run:
     """Of the capture that wrote it: the time at which it was started."""
     segment: str = ""
     """Name of the file that holds it, relative to the spool's directory; "": nowhere yet."""
+    at: int = 0
+    """Its offset in the file, and that of its records."""
     records_at: int = 0
-    """Offset of its records in the file."""
     payload_at: int = 0
     source: str = ""
     """Name of the capture that it came from, as the spool's directory is divided."""
     begun: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
     """Numbers of the streams that began here, in a spool that outlives its process."""
+    announced: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+    """The same as the capture numbers them."""
     small_bytes: int = 0
     """What it holds beside voice."""
     settled: bool = False
@@ -180,6 +183,7 @@ class Run:
     def place(self, segment: str, at: int) -> None:
         """Says where in the spool it will lie."""
         assert self.records is not None
+        self.at = at
         self.records_at = at + self.head_size
         self.payload_at = self.records_at + _padded(self.records.nbytes)
         self.segment = segment

@@ -108,7 +108,9 @@ class Head:
         return None
 
     def _read(self) -> HeadState | None:
-        data = os.pread(self._file, _HEAD.size, 0)
+        data = b""
+        with contextlib.suppress(OSError):  # it is a directory, say
+            data = os.pread(self._file, _HEAD.size, 0)
         if len(data) < _HEAD.size:
             return None
         counter, magic, epoch, used, sequence, now_ns, beat_ns, name, again = _HEAD.unpack(data)

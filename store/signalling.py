@@ -17,7 +17,6 @@ from rokuon.sniffer.tcp import TcpReassembler
 
 __all__ = ["Encapsulations", "Frame", "Received", "Signalling"]
 
-_SIP_STARTS = 60
 
 
 class Frame(NamedTuple):
@@ -94,6 +93,10 @@ class Signalling:
         self._pending = _Pending()
         self.anomalies: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+
+    def hurry(self, on: bool) -> None:
+        """What comes was captured before, and part of it was let go since: gaps in TCP streams are hardly waited for."""
+        self._tcp.hurried = on
 
     def receive(self, frame: Frame) -> Iterator[Received]:
         packet = decode(frame.data, frame.link_type)

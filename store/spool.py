@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from rokuon.store.kept import KeptPackets
 from rokuon.store.numbering import Numbers
-from rokuon.store.runs import RECORD, STREAM, Run
-from rokuon.store.segments import SpoolWriter
+from rokuon.store.runs import PACKET, RECORD, STREAM, DamagedRunError, Run
+from rokuon.store.segments import SEGMENT_HEADER, SpoolWriter
 from rokuon.store.strangers import CROWD
 
 __all__ = ["SLICE", "Needed", "Source", "Spool"]
@@ -30,6 +30,9 @@ much it is, what to take off a record's `offset` to count from there, the times 
 
 Needed = Callable[[NDArray[np.uint32]], NDArray[np.int64]]
 """By stream number: the time from which on its packets are needed (the largest int64: not at all)."""
+_SPAN_NS = 2_000_000_000
+"""What one run can last that is merged of several, where other sources tell of the same time: whoever reads them again, run by
+run, is to hear of everything at about its time."""
 _FREE = 2
 """Segments of a source that are kept to be used again."""
 
@@ -54,8 +57,8 @@ class Source:
         self.name = name
         self.writer = writer
         self.merger: SpoolWriter | None = None
-        self.reading = ""
-        """Name of the segment that may yet get more runs, where another process writes."""
+        self.reads: Callable[[str], bool] | None = None
+        """Whether more runs may come of the file of this name, where another process writes."""
         self.numbers: dict[int, Numbers] | None = None
         """By epoch, how the capture's stream numbers are called here; None: the same."""
 
@@ -66,7 +69,8 @@ class Source:
     def busy(self, segment: str) -> bool:
         """Whether the segment may yet be written to."""
         file = segment.rpartition("/")[2]
-        return file in {self.reading, self.writer.current if self.writer else "", self.merger.current if self.merger else ""}
+        writers = (writer.current for writer in (self.writer, self.merger) if writer is not None)
+        return file in writers or (self.reads is not None and self.reads(file))
 
 
 class Spool:
@@ -87,6 +91,8 @@ class Spool:
         self._segments: dict[str, Segment] = {}
         self._numbers: dict[int, str] = {}
         self._next = 0
+        self._unsettled = 0
+        """Bytes of runs that may be in memory still."""
         self._sources: dict[str, Source] = {}
 
     # -- in ------------------------------------------------------------------
@@ -102,6 +108,9 @@ class Spool:
 
     def add(self, run: Run, source: Source) -> None:
         """Takes a run in that is written, or about to be: `settle` waits for it."""
+        if self._unsettled > self.segment_bytes:
+            self.settle()
+        self._unsettled += run.size
         if len(run.fresh) < CROWD:
             self.recognise(run.fresh)
         self._sources[source.name] = source
@@ -121,6 +130,7 @@ class Spool:
         for source in self._sources.values():
             if source.writer is not None:
                 source.writer.drain()
+        self._unsettled = 0
         for run in reversed(self.runs):
             if run.settled:
                 break
@@ -131,12 +141,23 @@ class Spool:
         name = run.segment
         if run.source and "/" not in name:
             name = run.segment = f"{run.source}/{name}"
+        return self._segment(name, self._sources[run.source])
+
+    def _segment(self, name: str, source: Source) -> Segment:
         segment = self._segments.get(name)
         if segment is None:
-            segment = self._segments[name] = Segment(self._next, name, self._sources[run.source])
+            segment = self._segments[name] = Segment(self._next, name, source)
             self._numbers[self._next] = name
             self._next += 1
         return segment
+
+    def note_segment(self, name: str, source: Source) -> None:
+        """The source has a segment of this name: where nothing comes of it that is needed, it is given back."""
+        self._segment(f"{source.name}/{name}" if source.name else name, source)
+
+    def announced(self, source: str) -> set[tuple[int, int]]:
+        """The streams, by epoch and the capture's number, whose beginning the runs of a source tell of."""
+        return {(run.epoch, number) for run in self.runs if run.source == source for number in run.announced.tolist()}
 
     # -- reading -------------------------------------------------------------
     def slices(self, numbers: NDArray[np.uint32], since_ns: int, until_ns: int) -> list[NDArray[np.void]]:
@@ -209,12 +230,13 @@ class Spool:
             if live == 0:
                 gone.update(id(run) for run in runs)
             elif live * 2 <= total and newest < old_ns:
-                with contextlib.suppress(OSError, KeyError):  # no room for a copy: it stays where it is
-                    instead = {id(group[0]): self._merge(group, needed, segment.source, kept)
-                               for group in _neighbours(runs, self.runs)}
-                    gone.update(id(run) for run in runs)
-                    gone -= instead.keys()
-                    merged.update(instead)
+                for group in _neighbours(runs, self.runs, _SPAN_NS if len(self._sources) > 1 else 0):
+                    with contextlib.suppress(OSError, KeyError, DamagedRunError):  # no room for a copy: it stays where it is
+                        made = self._merge(group, needed, segment.source, kept)
+                        gone.update(id(run) for run in group)
+                        if made is not None:
+                            gone.discard(id(group[0]))
+                            merged[id(group[0])] = made
         if gone or merged:
             self.runs = [merged.get(id(run), run) for run in self.runs if id(run) not in gone]
         used = {run.segment for run in self.runs}
@@ -239,6 +261,8 @@ class Spool:
         with contextlib.suppress(OSError):
             free = [name for name in os.listdir(path.parent) if name.startswith("free-")]
             if len(free) < _FREE and not path.name.startswith("m"):
+                with open(path, "r+b", buffering=0) as file:
+                    file.write(bytes(SEGMENT_HEADER))  # what it holds is not taken for its next use's, should that not come to be
                 path.rename(path.with_name(f"free-{path.name}"))
             else:
                 os.truncate(path, 0)  # whoever has it open yet holds no space
@@ -262,8 +286,8 @@ class Spool:
                     return source.name, epoch, int(known.theirs(np.array([number], np.uint32))[0])
         return None
 
-    def _merge(self, runs: list[Run], needed: Needed, source: Source, kept: KeptPackets) -> Run:
-        """One run of what is still needed of several that lie side by side, written before they are given up."""
+    def _merge(self, runs: list[Run], needed: Needed, source: Source, kept: KeptPackets) -> Run | None:
+        """One run of what is still needed of several that lie side by side, written before they are given up; None: nothing is."""
         numbers = np.unique(np.concatenate([run.streams[needed(run.streams) <= run.last_ns] for run in runs]))
         epoch = runs[0].epoch
         begun = [n for run in runs for n in run.begun.tolist() if n in self.streams]
@@ -271,10 +295,22 @@ class Spool:
         fresh = np.array(known, STREAM) if known else np.zeros(0, STREAM)
         theirs = source.theirs(numbers, epoch)
         fresh["number"] = source.theirs(fresh["number"], epoch)
+        packets: list[NDArray[np.void]] = [np.zeros(0, PACKET)]
+        packet_bytes = bytearray()
         records: list[NDArray[np.void]] = [np.zeros(0, RECORD)]
         payload: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)]
         starts, payload_starts, count, size, last = [0], [0], 0, 0, []
         with _Files(self.root) as files:
+            for run in runs if self._lasting else ():
+                if kept.size(run.first_ns, run.last_ns):
+                    head = os.pread(files.open(run.segment), run.records_at - run.at, run.at)
+                    there = Run.parse(memoryview(head), whole=False)
+                    rows, data = kept.among(there.packets, there.packet_bytes)
+                    rows["offset"] += len(packet_bytes)
+                    packets.append(rows)
+                    packet_bytes += data
+            if not len(numbers) and not len(fresh) and not packet_bytes:
+                return None
             for number in numbers.tolist():
                 newest = 0
                 for run in runs:
@@ -295,9 +331,9 @@ class Spool:
                 payload_starts.append(size)
                 last.append(newest)
         first_ns, last_ns = min(run.first_ns for run in runs), max(run.last_ns for run in runs)
-        packets, data = kept.packets(first_ns, last_ns)
         replaced = [run.replaces if any(run.replaces) else (run.sequence, run.sequence) for run in runs]
-        made = Run(first_ns, last_ns, theirs, np.array(starts, np.uint32), fresh, packets, data,
+        made = Run(first_ns, last_ns, theirs, np.array(starts, np.uint32), fresh, np.concatenate(packets),
+                   np.frombuffer(bytes(packet_bytes), np.uint8),
                    np.concatenate(records), np.concatenate(payload), np.array(payload_starts, np.uint32),
                    replaces=(min(first for first, _ in replaced), max(last for _, last in replaced)),
                    last=np.array(last, np.int64), epoch=epoch, gap_ns=runs[0].gap_ns)
@@ -306,7 +342,8 @@ class Spool:
         writer.drain()
         self.merged_bytes += made.size
         made.streams, made.begun, made.source = numbers, np.array(begun, np.uint32), source.name
-        made.small_bytes = fresh.nbytes + len(data)
+        made.announced = fresh["number"].astype(np.uint32)
+        made.small_bytes = fresh.nbytes + len(packet_bytes)
         self._located(made)
         made.let_go()
         return made
@@ -345,16 +382,17 @@ class _Files:
             os.close(file)
 
 
-def _neighbours(runs: list[Run], every: list[Run]) -> Iterator[list[Run]]:
+def _neighbours(runs: list[Run], every: list[Run], span_ns: int = 0) -> Iterator[list[Run]]:
     """Runs of one segment in groups between which no other run of their source and epoch lies: what is merged must not overtake
-    anything.
+    anything. `span_ns`: that a group lasts at most; 0: any time.
     """
     source, wanted = runs[0].source, {id(run) for run in runs}
     group: list[Run] = []
     for run in every:
         if run.source != source:
             continue
-        if id(run) in wanted and (not group or group[-1].epoch == run.epoch):
+        fits = not group or (group[-1].epoch == run.epoch and (not span_ns or run.last_ns - group[0].first_ns <= span_ns))
+        if id(run) in wanted and fits:
             group.append(run)
             continue
         if group:

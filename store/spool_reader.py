@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ __all__ = ["SourceReader"]
 
 _READ_AHEAD = 1 << 17
 _ALIVE_NS = 5_000_000_000
+_LIST_S = 1.0
+"""After which the directory is listed, whatever the writer says."""
 
 
 class _Place(NamedTuple):
@@ -44,6 +47,12 @@ class SourceReader:
         self.newest_ns = 0
         """Packet time of the newest run, and the epoch that it is of; 0: none came yet."""
         self.given_epoch = 0
+        self.opened: list[str] = []
+        """Segments that were looked into, since whoever reads this last emptied it; what none of them holds is not needed."""
+        self._unread: Counter[str] = Counter()
+        """Runs in `_left`, by segment."""
+        self._unlistable = False
+        self._list_at = 0.0
         self._strange: dict[str, bool] = {}
         """Of files with a segment's name, whether they are none."""
         self._left: list[_Place] | None = None
@@ -56,10 +65,17 @@ class SourceReader:
     def read(self, most: int = 64) -> list[Run]:
         """The next runs, at most so many; none: there are no more at the moment. Stream numbers are the capture's."""
         if self._left is None:
-            self._left = self._found()[::-1]
+            self._leave(self._found())
         runs: list[Run] = []
-        while self._left and len(runs) < most:
+        while len(runs) < most:
+            if not self._left:
+                if not self._follow(runs):
+                    break
+                continue
             place = self._left.pop()
+            self._unread[place.name] -= 1
+            if not self._unread[place.name]:
+                del self._unread[place.name]
             try:
                 file = os.open(self.directory / place.name, os.O_RDONLY | os.O_CLOEXEC)
                 try:
@@ -68,9 +84,16 @@ class SourceReader:
                     os.close(file)
             except (OSError, DamagedRunError):
                 self.anomalies["spool-unreadable"] += 1
-        if not self._left:
-            self._follow(runs, most)
         return runs
+
+    def _leave(self, places: list[_Place]) -> None:
+        """These runs are to be read next."""
+        self._left = places[::-1]
+        self._unread.update(place.name for place in places)
+
+    def busy(self, name: str) -> bool:
+        """Whether more may come of the segment of this name."""
+        return name == self.reading or name in self._unread
 
     def _give(self, run: Run, runs: list[Run]) -> None:
         run.source = self.name
@@ -98,19 +121,24 @@ class SourceReader:
         for place in sorted(merged, key=lambda p: (p.epoch, p.first, -p.last)):
             if not kept or kept[-1].epoch != place.epoch or place.last > kept[-1].last:  # else it was merged once more
                 kept.append(place)
-        spans: dict[int, set[int]] = {}
-        for place in kept:
-            spans.setdefault(place.epoch, set()).update(range(place.first, place.last + 1))
-        kept += [place for place in plain if place.first not in spans.get(place.epoch, ())]
+        begins, ends = [(p.epoch, p.first) for p in kept], [(p.epoch, p.last) for p in kept]
+        for place in plain:
+            at = bisect_right(begins, (place.epoch, place.first)) - 1
+            if at < 0 or ends[at] < (place.epoch, place.first):
+                kept.append(place)
         return sorted(kept, key=lambda p: (p.epoch, p.first))
 
     def _names(self, merged: bool = False) -> list[str]:
         """Segments in the order of their making."""
         try:
             names = os.listdir(self.directory)
-        except OSError:
+        except OSError as error:
+            if not self._unlistable and not isinstance(error, FileNotFoundError):
+                self._unlistable = True
+                self.anomalies["spool-unreadable"] += 1
             return []
-        self._strange = {name: strange for name, strange in self._strange.items() if name in names}
+        there = set(names)
+        self._strange = {name: strange for name, strange in self._strange.items() if name in there}
         found = [(int(m[3]), n) for n in names if (m := SEGMENT_NAME.fullmatch(n)) and not m[1] and bool(m[2]) == merged]
         return [name for _, name in sorted(found) if not self._is_strange(name)]
 
@@ -142,6 +170,7 @@ class SourceReader:
         except OSError:
             self.anomalies["spool-unreadable"] += 1
             return
+        self.opened.append(name)
         header = segment_header(whole)
         if header is None:
             return
@@ -168,43 +197,69 @@ class SourceReader:
             at += run.size
 
     # -- what comes ----------------------------------------------------------
-    def _follow(self, runs: list[Run], most: int) -> None:
+    def _follow(self, runs: list[Run]) -> bool:
+        """The next run of those that come; False: there is none at the moment."""
         state = self.head()
         if state is not None and self._first_counter is None:
             self._first_counter = state.counter
-        while len(runs) < most and (self._file >= 0 or self._open()):
-            run = self._next(state)
+        if self._file < 0 and not self._open():
+            return False
+        run = self._next(state)
+        if run is None:
+            if state is not None and state.segment == self.reading and time.monotonic() < self._list_at:
+                return False  # it says that there is none
+            self._list_at = time.monotonic() + _LIST_S
+            later = self._later()
+            if not later:
+                return False
+            run = self._next(state)  # what was written before the other segment was begun
             if run is None:
-                later = self._later()
-                if not later:
-                    return
-                run = self._next(state)  # what was written before the other segment was begun
-                if run is None:
-                    os.close(self._file)
-                    self._file, self.reading, self._at = -1, later[0], SEGMENT_HEADER
-                    continue
-            self._sequence = run.sequence
-            self._give(run, runs)
+                self._go_on(later[0])
+                return True
+        self._sequence = run.sequence
+        self._give(run, runs)
+        return True
+
+    def _go_on(self, name: str) -> None:
+        """To the next segment. What is sound of the present one, behind a place that is not, is read before."""
+        os.close(self._file)
+        left, self.reading, self._file, self._at = self.reading, name, -1, SEGMENT_HEADER
+        try:
+            with open(self.directory / name, "rb") as file:
+                header = segment_header(file.read(SEGMENT_HEADER))
+        except OSError:
+            header = None
+        if header is None or header[:2] != (self._epoch, self._sequence + 1):
+            self._leave([p for p in self._runs_of(left, False) if p.epoch == self._epoch and p.first > self._sequence])
 
     def _open(self) -> bool:
         """Opens the segment that is next, or the first there is; False: there is none yet that has been begun."""
-        if not self.reading:
-            self.reading = next(iter(self._names()), "")
+        while True:
+            self.reading = self.reading or next(iter(self._names()), "")
             if not self.reading:
                 return False
-        try:
-            file = os.open(self.directory / self.reading, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            self.reading = next(iter(self._later()), "")
-            return False
-        header = segment_header(os.pread(file, SEGMENT_HEADER, 0))
-        if header is None:
+            header = None
+            try:
+                file = os.open(self.directory / self.reading, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                self.reading = next(iter(self._later()), "")
+                if not self.reading:
+                    return False
+                continue
+            with contextlib.suppress(OSError):
+                header = segment_header(os.pread(file, SEGMENT_HEADER, 0))
+            if header is not None:
+                break
             os.close(file)
-            self.reading = next(iter(self._later()), self.reading)
-            return False
+            later = self._later()
+            if not later:
+                return False
+            self.opened.append(self.reading)  # it was made, and nothing was written to it
+            self.reading = later[0]
         if header[0] != self._epoch:
             self._epoch, self._sequence = header[0], header[1] - 1
         self._file = file
+        self.opened.append(self.reading)
         return True
 
     def _next(self, state: HeadState | None) -> Run | None:
@@ -262,6 +317,6 @@ def _load(file: int, source: str, name: str, at: int) -> tuple[Run, int]:
         data += os.pread(file, sizes.head - len(data), at + len(data))
     run = Run.parse(memoryview(data), whole=False)
     run.segment = f"{source}/{name}" if source else name
-    run.records_at = at + sizes.head
+    run.at, run.records_at = at, at + sizes.head
     run.payload_at = run.records_at + sizes.records
     return run, sizes.whole

@@ -1,22 +1,34 @@
 """What of a lasting spool is in recordings already, so that whoever begins again from it records nothing twice.
 
-A line for each stream of a finished call: the capture's epoch, the stream's number there, and up to when (nanoseconds, packet
-time) it was the call's.
+A line for each time that a stream was a finished call's: the capture's epoch, the stream's number there, since and until when
+(nanoseconds, packet time).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
+from errno import ENOSPC
 from pathlib import Path
 
 from rokuon.store.layout import FILE_MODE
 from rokuon.store.sidecar import write_file
 
-__all__ = ["Taken"]
+__all__ = ["Span", "Taken", "join"]
+
+Span = tuple[int, int]
+"""Since and until when; nanoseconds."""
 
 _NAME = "taken"
-_LARGEST = 64 << 20
+_LARGEST = 256 << 20
+_LONG = 20_000
+
+
+def join(spans: list[Span], more: Span) -> None:
+    """Adds a span to others; those that touch become one."""
+    touching = [span for span in spans if span[0] <= more[1] and more[0] <= span[1]]
+    spans[:] = [span for span in spans if span not in touching]
+    spans.append((min(since for since, _ in [more, *touching]), max(until for _, until in [more, *touching])))
 
 
 class Taken:
@@ -25,9 +37,10 @@ class Taken:
     def __init__(self, directory: Path) -> None:
         """Reads what is there; a line that is not whole is left out."""
         self._path = directory / _NAME
-        self.until: dict[tuple[int, int], int] = {}
+        self.spans: dict[tuple[int, int], list[Span]] = {}
         """By epoch and number."""
         self._written = 0
+        self._dirty = False
         try:
             with open(self._path, "rb") as file:
                 lines = file.read(_LARGEST).split(b"\n")[:-1]
@@ -35,30 +48,44 @@ class Taken:
             return
         for line in lines:
             parts = line.split()
-            if len(parts) == 3 and all(part.isdigit() and len(part) < 20 for part in parts):
-                epoch, number, until = map(int, parts)
-                self.until[epoch, number] = max(until, self.until.get((epoch, number), 0))
+            if len(parts) == 4 and all(part.isdigit() and len(part) < 20 for part in parts):
+                epoch, number, since, until = map(int, parts)
+                join(self.spans.setdefault((epoch, number), []), (since, until))
 
-    def add(self, streams: Iterable[tuple[int, int, int]], sync: bool = False) -> None:
-        """Notes (epoch, number, until) of streams. Raises OSError."""
-        lines = b"".join(b"%d %d %d\n" % stream for stream in streams)
+    def add(self, streams: Sequence[tuple[int, int, int, int]]) -> None:
+        """Notes (epoch, number, since, until) of streams. Raises OSError."""
+        lines = b"".join(b"%d %d %d %d\n" % stream for stream in streams)
         if not lines:
             return
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
         try:
-            os.write(file, lines)
-            if sync:
-                os.fdatasync(file)
+            if os.write(file, b"\n" + lines) <= len(lines):  # the next line is not to be taken for the rest of this
+                raise OSError(ENOSPC, os.strerror(ENOSPC))
         finally:
             os.close(file)
+        self._dirty = True
         self._written += lines.count(b"\n")
+        for epoch, number, since, until in streams:
+            join(self.spans.setdefault((epoch, number), []), (since, until))
 
-    def shorten(self, needed: Iterable[tuple[int, int, int]]) -> None:
-        """Puts these in the place of all that was noted. Raises OSError."""
-        write_file(self._path, b"".join(b"%d %d %d\n" % stream for stream in needed), sync=False)
+    def sync(self) -> None:
+        """Returns when what was noted is on the disk. Raises OSError."""
+        if self._dirty:
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fdatasync(file)
+            finally:
+                os.close(file)
+            self._dirty = False
+
+    def shorten(self, needed: set[tuple[int, int]]) -> None:
+        """Keeps of all that was noted what speaks of these. Raises OSError."""
+        spans = {key: self.spans[key] for key in needed if key in self.spans}
+        write_file(self._path, b"".join(b"%d %d %d %d\n" % (*key, *span) for key, each in spans.items() for span in each), sync=True)
+        self.spans = spans
         self._written = 0
 
     @property
     def long(self) -> bool:
         """Whether it is worth to be shortened."""
-        return self._written > 20_000
+        return self._written > _LONG

@@ -46,11 +46,11 @@ class StreamKeeper:
         """By stream number: how many there were so far."""
         self.recognised: list[np.void] = []
         """STREAM rows of streams that came in a crowd and are looked at now, since whoever reads this last emptied it."""
-        self.taken: dict[int, int] = {}
-        """Of streams to come, by number: up to when they were given to calls before this correlator was started."""
+        self.taken: dict[int, list[tuple[int, int]]] = {}
+        """Of streams to come, by number: since and until when they were calls' before this correlator was started."""
         self.forgotten: list[int] = []
         """Streams that are needed no more, since whoever reads this last emptied it."""
-        self._window, self._piece, self._recover, self._max_loose = window_ns, piece_ns, recover_ns, max_loose
+        self._window, self._piece, self.recover_ns, self._max_loose = window_ns, piece_ns, recover_ns, max_loose
         self._streams: dict[int, Stream] = {}
         self._strangers = Strangers()
         self._last_ns = Marks(0)
@@ -84,8 +84,7 @@ class StreamKeeper:
             if number in self._streams:
                 continue
             stream = _stream_of(row, self.encapsulations)
-            if number in self.taken:
-                stream.taken.append((stream.first_ns, self.taken.pop(number), _BEFORE))
+            stream.taken += [(since, until, _BEFORE) for since, until in self.taken.pop(number, ())]
             self.keep_from[number] = 0
             self._streams[number] = stream
             self.binder.add(stream)
@@ -247,7 +246,7 @@ class StreamKeeper:
         if spans:
             self._out.append(Piece(loose.call, spans, until, pieced))
         for stream in loose.streams:
-            self._keep_until(stream, until - self._recover)
+            self._keep_until(stream, until - self.recover_ns)
 
     def _close_loose(self, key: frozenset[Endpoint | int]) -> None:
         loose = self._loose.pop(key)
