@@ -75,6 +75,12 @@ class Intake:
         return [name.removeprefix(SPOOL_PREFIX) for name in self._each]
 
     @property
+    def sources(self) -> dict[str, int]:
+        """The captures' parts of the spool, and the epoch of each that is known."""
+        states = ((name, each.reader.head()) for name, each in self._each.items())
+        return {name: state.epoch for name, state in states if state is not None}
+
+    @property
     def anomalies(self) -> Counter[str]:
         """What was wrong with the spool."""
         return sum((each.reader.anomalies for each in self._each.values()), Counter())
@@ -174,7 +180,8 @@ class Intake:
         for each in self._each.values():
             state, reader = each.reader.head(), each.reader
             if state is not None and reader.given_epoch not in (0, state.epoch) and not each.runs and reader.alive(state):
-                found.append((reader.newest_ns, state.now_ns))
+                since, epoch = reader.newest_ns, state.epoch  # which is when that capture began
+                found.append((since, epoch if since < epoch < state.now_ns else state.now_ns))
         return found
 
     def now_ns(self) -> int | None:

@@ -49,10 +49,10 @@ class Correlator(StreamKeeper):
         """What a run, which is in the spool, brings to an end. Its packets are handled in order of capture."""
         self._note_streams(run)
         if run.gap_ns:
-            self.note_gap(run.gap_ns, run.first_ns)
+            self.note_gap(run.gap_ns, run.epoch if run.gap_ns < run.epoch < run.first_ns else run.first_ns)
         if run.step_ns > 0:  # no time has passed: what goes on is not idle
             for call in self.tracker.live.values():
-                self.tracker.media_seen(call, run.first_ns)
+                self.tracker.media_seen(call, run.last_ns)
         if run.dropped:
             self.losses.drop(run.last_ns, run.dropped)
             self.counts["packets-dropped"] += run.dropped
