@@ -259,6 +259,19 @@ def test_calls_of_which_nothing_is_heard_after_a_gap_are_over() -> None:
     assert [item.call.end_reason for item in out if isinstance(item, Ended)] == ["recovered"]
 
 
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_a_call_goes_on_while_the_clock_is_set_forth(size: int) -> None:
+    """By an hour; the step may lie within a run, as it does live."""
+    plain = sorted(call("one", 0, 20) + talk(0.3, 20), key=lambda p: p.time_ns)
+    packets = [p._replace(time_ns=p.time_ns + 3600 * S * (p.time_ns > T0 + 10.05 * S)) for p in plain]
+    capture, correlator, out, newest = Capture(), Correlator(), list[Ended | Piece](), packets[0].time_ns
+    for i in range(0, len(packets), size):
+        run = capture.process(batch(packets[i:i + size]))
+        run.step_ns, newest = (3600 * S if run.last_ns - newest > 5 * S else 0), run.last_ns
+        out += correlator.process(run)
+    assert [item.call.end_reason for item in out + correlator.finish() if isinstance(item, Ended)] == ["bye"]
+
+
 @SIZES
 @pytest.mark.parametrize("rtp_only", [True, False])
 def test_a_stream_that_goes_on_for_ever(size: int, rtp_only: bool) -> None:
