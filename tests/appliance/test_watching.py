@@ -38,7 +38,7 @@ class Watched:
         self.capture = Capture()
         self.writer = SpoolWriter(self.layout.spool / "capture-eth1", segment_bytes=1 << 20, epoch=5)
         self.spool = Spool(self.layout.spool, lasting=True)
-        self.intake = Intake(self.layout, self.spool)
+        self.intake = Intake(self.layout, self.spool, self.layout.spool)
         self.correlator = Correlator(recover_ns=3600 * SECOND)
         self.watching = Watching(self.layout)
 
