@@ -20,6 +20,7 @@ from rokuon.appliance.logs import Log
 from rokuon.appliance.notify import Notifier
 from rokuon.appliance.publisher import Publisher
 from rokuon.sniffer.pcap_live import LiveCapture, open_live
+from rokuon.store.advice import AdviceReader
 from rokuon.store.capture import Capture
 from rokuon.store.errors import NotPermittedError
 from rokuon.store.layout import Layout, refused
@@ -115,7 +116,9 @@ class _Capturing:
         self._room = _Room(layout, spool_limit(layout, settings))
         self._capture = Capture(record.sip_ports, idle_ns=int(record.window * _NS) // 2)
         self._head = Head(directory / HEAD, write=True)
-        self.writer = SpoolWriter(directory, epoch=time.time_ns(), sync=True, patient=False, room=self._room, head=self._head,
+        epoch = time.time_ns()
+        self._advice = AdviceReader(directory, epoch)
+        self.writer = SpoolWriter(directory, epoch=epoch, sync=True, patient=False, room=self._room, head=self._head,
                                   segment_bytes=min(record.segment << 20, max(_SMALLEST_SEGMENT, self._room.limit // 32)),
                                   queue_bytes=settings.capture.queue << 20)
         self._queue_limit = settings.capture.queue << 20
@@ -174,6 +177,7 @@ class _Capturing:
     def _look(self) -> None:
         """Once a second: what there is to say, and how things are."""
         self._notifier.watchdog()
+        self._capture.advice = self._advice.look()
         while self._source.warnings:
             self._say("interface", self._source.warnings.pop(0))
         stats = self._source.stats()
@@ -199,8 +203,8 @@ class _Capturing:
             "packets": stats["packets"], "rtp_packets": self._capture.counts["rtp"],
             "queue_bytes": self.writer.waiting_bytes, "queue_limit": self._queue_limit,
             "spool_bytes": self._room.used, "spool_limit": self._room.limit, "not_written": dict(self.writer.not_written),
-            "counts": dict(self._capture.counts), "clock_steps": self._steps, "streams": self._capture.stream_count,
-            "warnings": list(self._lines)}
+            "counts": dict(self._capture.counts + self._advice.counts), "clock_steps": self._steps,
+            "streams": self._capture.stream_count, "warnings": list(self._lines)}
         self._publisher.put(state)
 
     def close(self) -> None:

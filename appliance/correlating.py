@@ -15,6 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from rokuon.appliance.advising import Advising
 from rokuon.appliance.finished import Finished
 from rokuon.appliance.in_progress import calls_in_progress
 from rokuon.appliance.intake import Intake
@@ -68,6 +69,7 @@ class _Correlating:
         self._recorder = Recorder(layout, settings, self._spool, self._pool, lasting=True, notice=self._notice,
                                   refuses=self._disk.refuses, fits=self._disk.fits, notes=self._intake)
         self._watching = Watching(layout)
+        self._advising = Advising(layout, settings.record.keep_packets)
         self._states: Counter[str] = Counter()
         self._tallied: Counter[str] = Counter()
         self._ledger = tally.Ledger(layout)
@@ -204,6 +206,10 @@ class _Correlating:
         if self._told > 1000:
             recorder.summary.warnings.clear()
             self._told = 0
+        if stopped:
+            self._advising.withdraw()
+        else:
+            self._advising.look(recorder.correlator, self._spool, self._intake.sources, self._intake.behind_s)
         self._tally()
         self._publish(stopped)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rokuon.sniffer.gather import overlapping
 
-__all__ = ["NOTHING", "RtpPackets", "RtpRecords", "gather_rows", "join", "parse", "same_payload", "select"]
+__all__ = ["NOTHING", "RtpPackets", "RtpRecords", "gather_rows", "headers_of", "join", "parse", "same_payload", "select"]
 
 Bytes = NDArray[np.uint8]
 Rows = NDArray[np.intp]
@@ -181,6 +181,16 @@ def select(records: RtpRecords, rows: Rows) -> RtpRecords:
     offset = np.cumsum(length, dtype=np.int64) - length
     return RtpRecords(records.time_ns[rows], np.concatenate([octets, np.zeros(64, np.uint8)]), offset, length,
                       records.wire_length[rows])
+
+
+def headers_of(records: RtpRecords) -> RtpRecords:
+    """The records as if no more had been captured of each than the fixed header, the CSRCs, and of a header extension the length.
+
+    Shares their buffer.
+    """
+    first = records.data[records.offset].astype(np.int32)
+    size = HEADER + 4 * (first & 0x0F) + 4 * (first >> 4 & 1)
+    return RtpRecords(records.time_ns, records.data, records.offset, np.minimum(records.length, size), records.wire_length)
 
 
 def join(one: RtpRecords, other: RtpRecords) -> RtpRecords:

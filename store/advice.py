@@ -1,4 +1,4 @@
-"""What correlation advises capture to do with streams, through a small file beside the segments. Losing it costs disk, nothing else.
+"""What correlation advises capture to do with streams, by a small file beside the segments. Losing it costs disk, no more.
 
 The file (little-endian) is written whole and takes its name by a rename:
 
@@ -40,6 +40,7 @@ ALL_TYPES = (1 << 128) - 1
 _MAGIC = b"RKADV\x00\x00\x01"
 _HEAD = struct.Struct("<8sQqIIQ")
 _RENEW_NS = 3_000_000_000
+_NOTHING = 0, b""
 _VALID_NS = 10_000_000_000
 """Advice that was not renewed for so long is not followed: who gave it does not look at calls any more."""
 
@@ -48,7 +49,7 @@ class Action(IntEnum):
     """What to do with packets of a stream."""
 
     HEADERS = 1
-    """Keep the fixed header, the list of CSRCs, and of a header extension the length: packets, losses and jitter stay countable."""
+    """Keep fixed header and CSRCs, and of a header extension the length: packets, losses and jitter can be counted."""
     DROP = 2
     """Count them, and let them go."""
 
@@ -119,8 +120,8 @@ class Advice:
              payload: NDArray[np.int64]) -> FollowedRows | None:
         """What it means for packets; None: nothing.
 
-        streams (k, ascending): numbers; starts (k + 1): where in `order` (n) the rows of each begin, and n; payload, by row: where
-        in `data` its RTP packet begins, of which 2 bytes at least are there.
+        streams (k, ascending): numbers; starts (k + 1): where in `order` (n) the rows of each begin, and n; payload, by row:
+        where in `data` its RTP packet begins, of which 2 bytes at least are there.
         """
         numbers = self.entries["number"]
         if not len(numbers) or not len(streams):
@@ -155,16 +156,20 @@ class AdviceWriter:
         self._beat_ns = 0
 
     def put(self, epoch: int, entries: Sequence[Entry], now_ns: int | None = None) -> bool:
-        """Writes the file where it would say something new, or has to be renewed; returns whether it did. Raises OSError.
+        """Writes the file, or removes it, where it says something else or is to be renewed; returns whether it did.
 
-        epoch: of the start of capture that the numbers are from. `now_ns`: CLOCK_MONOTONIC.
+        epoch: of the start of capture that the numbers are from; now_ns: CLOCK_MONOTONIC. Raises OSError.
         """
         now = time.monotonic_ns() if now_ns is None else now_ns
+        if not entries:
+            if self._written == _NOTHING:
+                return False
+            self._path.unlink(missing_ok=True)
+            self._written = _NOTHING
+            return True
         advice = Advice.of(epoch, entries, now)
         says = epoch, advice.entries.tobytes()
-        if self._written is None and not entries:
-            return False
-        if says == self._written and (not entries or now - self._beat_ns < _RENEW_NS):
+        if says == self._written and now - self._beat_ns < _RENEW_NS:
             return False
         temporary = self._path.with_name(f".{ADVICE}.part")
         file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
@@ -177,8 +182,7 @@ class AdviceWriter:
     def withdraw(self) -> None:
         """Advises nothing any more. Never raises."""
         with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
-        self._written = None
+            self.put(0, ())
 
 
 class AdviceReader:

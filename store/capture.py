@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from rokuon.sniffer.ip import EXTENSION_HEADERS, IPv6Addresses, UdpDatagrams, ud
 from rokuon.sniffer.link import ETHERTYPE_IPV4, NetworkLayer, locate, tags_of
 from rokuon.sniffer.packet import PacketBatch
 from rokuon.sniffer.streams import StreamTable
+from rokuon.store.advice import Advice
 from rokuon.store.runs import PACKET, RECORD, SLOT, STREAM, Run, argsort_stable
 
 __all__ = ["Capture"]
@@ -43,6 +45,8 @@ class Capture:
         self._connections = SipConnections(sip_ports, seed=seed)
         self._limiter = KindLimiter(side_packets_per_second)
         self._now_ns = 0
+        self.advice: Advice | None = None
+        """What to do with streams otherwise than to keep all of them."""
         self.counts: Counter[str] = Counter()
 
     @property
@@ -138,8 +142,16 @@ class Capture:
         else:
             order = argsort_stable(numbers)
         self.counts["rtp"] += len(order)
+        fresh = np.concatenate([fresh for *_, fresh in parts])
         ordered = numbers[order]
         begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        if self.advice is not None:
+            captured, order = self._follow(self.advice, batch.data, source, captured, ordered[begins], begins, order)
+            if len(order) < len(ordered):
+                ordered = numbers[order]
+                begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+            if not len(order):
+                return replace(Run.empty(0, 0), fresh=fresh)
         row = row[order]
         records = np.empty(len(order), RECORD)
         captured = captured[order]
@@ -154,9 +166,25 @@ class Capture:
         source = source[order]
         payload = window(batch.data, source, width).reshape(-1) if uniform else _ragged(batch.data, source, places, slots, size)
         starts = np.append(begins, len(order)).astype(np.uint32)
-        return Run(0, 0, ordered[begins], starts, np.concatenate([fresh for *_, fresh in parts]), np.zeros(0, PACKET), none,
-                   records, payload, np.append(places[begins], size).astype(np.uint32),
-                   last=records["time_ns"][starts[1:].astype(np.int64) - 1])
+        return Run(0, 0, ordered[begins], starts, fresh, np.zeros(0, PACKET), none, records, payload,
+                   np.append(places[begins], size).astype(np.uint32), last=records["time_ns"][starts[1:].astype(np.int64) - 1])
+
+    def _follow(self, advice: Advice, data: NDArray[np.uint8], source: NDArray[np.int64], captured: NDArray[np.int32],
+                streams: NDArray[np.uint32], begins: NDArray[np.int64],
+                order: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """How many bytes are kept of each packet, and `order` without those that are not kept."""
+        meant = advice.rows(data, streams, np.append(begins, len(order)), order, source)
+        if meant is None:
+            return captured, order
+        captured = captured.copy()
+        captured[meant.headers] = np.minimum(captured[meant.headers], meant.size)
+        self.counts["rtp_headers_only"] += len(meant.headers)
+        if len(meant.drop):
+            self.counts["rtp_advised_away"] += len(meant.drop)
+            keep = np.ones(len(captured), bool)
+            keep[meant.drop] = False
+            order = order[keep[order]]
+        return captured, order
 
     def _number(self, batch: PacketBatch, layer: NetworkLayer, d: UdpDatagrams,
                 rows: NDArray[np.int64] | slice) -> tuple[NDArray[np.uint32], NDArray[np.void]]:

@@ -124,7 +124,8 @@ def _job(ended: Ended | Piece, spool: Spool, correlator: Correlator, slices: dic
         direction: Side = first.direction
         plan = StreamPlan(direction=direction, leg=claim.leg, hop=hops.setdefault(claim.hop, len(hops)), src=str(stream.src),
                           dst=str(stream.dst), vlan=list(encapsulations.tags(stream.encap)), ssrc=stream.ssrc,
-                          formats=formats_of(call, first), voice=claim.media == "audio", sealed="SAVP" in claim.proto.upper())
+                          formats=formats_of(call, first), voice=claim.media == "audio", sealed="SAVP" in claim.proto.upper(),
+                          headers_only=all(span.claim.media == "video" for span in spans))
         numbers = list(dict.fromkeys(s.stream.number for s in spans))
         row = spool.streams.get(numbers[0])
         times = sorted((s.since_ns, s.until_ns) for s in spans)

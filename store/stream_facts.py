@@ -17,7 +17,7 @@ from rokuon.decoders.api import Decoder, DecoderUnavailable, PayloadFormat
 from rokuon.decoders.jitter import Jitter
 from rokuon.decoders.order import Sequencer
 from rokuon.decoders.playout import Playout
-from rokuon.decoders.rtp import NOTHING, RtpPackets, RtpRecords, gather_rows, join, parse, select
+from rokuon.decoders.rtp import NOTHING, RtpPackets, RtpRecords, gather_rows, headers_of, join, parse, select
 from rokuon.decoders.telephone_event import DTMF, Press, digits, parse_events
 from rokuon.store.sidecar import iso
 
@@ -57,6 +57,8 @@ class StreamPlan:
     """It takes part in the audio: audio media, on the hop that is listened to."""
     sealed: bool = False
     """SRTP: its payloads cannot be decoded."""
+    headers_only: bool = False
+    """Video: nothing behind the headers of its packets is looked at, be it there or not."""
 
 
 class KeyPress(NamedTuple):
@@ -124,11 +126,16 @@ class StreamState:
     """Dynamic payload types that no description names."""
     _formats: Mapping[int, PayloadFormat] | None = None
     _last_type: int = -1
+    _bare: bool = False
+    """Of some packets only the headers were looked at."""
 
     # -- what comes in -------------------------------------------------------
     def feed(self, records: RtpRecords) -> None:
         """Further packets, in order of arrival."""
         if len(records):
+            if self.plan.headers_only:
+                self._bare = True
+                records = headers_of(records)
             self._held.append(records)
 
     def held_span(self) -> tuple[int, int] | None:
@@ -161,6 +168,8 @@ class StreamState:
                 rest = select(records, np.flatnonzero(~early))
                 records = select(records, np.flatnonzero(early))
         packets = parse(records)
+        if self._bare:
+            del packets.anomalies["truncated-packets"]
         self.anomalies.update(packets.anomalies)
         order = self._sequencer.arrange(packets, self.clock_rate(packets), until_ns)
         later = order.later
@@ -187,7 +196,7 @@ class StreamState:
         one = int(kind[0])
         types: int | NDArray[np.uint8] = one
         alike = int(kind.min()) == int(kind.max())
-        if (self._unsaid[one] if alike else self._unsaid[kind].any()) and not self.plan.sealed:
+        if (self._unsaid[one] if alike else self._unsaid[kind].any()) and not (self.plan.sealed or self._bare):
             self._guess_events(packets, np.arange(len(packets)) if rows is None else rows)
         first, last = span or (int(time_ns.min()), int(time_ns.max()))
         self.first_ns = min(self.first_ns, first) if self.packets else first
@@ -319,7 +328,7 @@ class StreamState:
 
     # -- keys ----------------------------------------------------------------
     def _note_events(self, packets: RtpPackets, rows: Rows) -> None:
-        if len(rows) and self._event_packets < MOST_EVENT_PACKETS and not self.plan.sealed:
+        if len(rows) and self._event_packets < MOST_EVENT_PACKETS and not (self.plan.sealed or self._bare):
             known = self.plan.formats.get(int(packets.payload_type[rows[0]]))
             self._event_clock = self._event_clock or (known.clock_rate if known is not None else 0)
             self._event_packets += len(rows)
@@ -353,7 +362,7 @@ class StreamState:
             "duplicates": self.duplicates, "reordered": self.reordered, "jitter_ms": None if mean is None else round(mean, 3),
             "max_jitter_ms": None if largest is None else round(largest, 3),
             "r_factor": rated.r_factor if rated else None, "mos": rated.mos if rated else None,
-            "payload_sha256": self.hash.hexdigest(),
+            "payload_sha256": None if self._bare else self.hash.hexdigest(),
         }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rokuon.decoders.rtp import NOTHING, RtpRecords, join, select
+from rokuon.decoders.rtp import NOTHING, RtpRecords, headers_of, join, select
 from rokuon.store.copies import fold_copies
 from rokuon.store.finalize import CallFinalizer, CallPlan, FinalizeSettings, StreamPlan
 from rokuon.store.jobs import Job, StreamJob
@@ -143,6 +143,9 @@ class Worker:
         offset = records["offset"] + np.repeat(np.array(moved, np.int64), counts)
         time_ns = np.ascontiguousarray(records["time_ns"])
         rtp = RtpRecords(time_ns, data, offset, records["captured"].astype(np.int32), records["length"].astype(np.int32))
+        if stream.plan.headers_only and not self._keep_packets:  # capture may have been advised to keep no more of them
+            rtp = headers_of(rtp)
+            records["captured"] = rtp.length
         kept = _within(rtp, stream.spans)
         if len(time_ns) > 1 and len(parts) > 1 and (time_ns[1:] < time_ns[:-1]).any():
             # several capture points, or a stream that was numbered twice
@@ -210,7 +213,7 @@ def _in_places(known: list[StreamPlan], streams: list[StreamJob], packets: list[
             known.append(plan)
             records.append(mine)
         else:
-            known[at].voice = plan.voice
+            known[at].voice, known[at].headers_only = plan.voice, plan.headers_only
             if known[at].formats != plan.formats:
                 known[at].formats = plan.formats
             records[at] = mine

@@ -240,18 +240,24 @@ def test_japanese_names(charset: str, name: str, tmp_path: Path) -> None:
 
 
 # -- what is not plain G.711 audio -----------------------------------------------
+A_VIDEO, B_VIDEO = ("10.0.0.1", 4002), ("10.0.0.2", 6002)
+
+
 def test_video_beside_audio(tmp_path: Path) -> None:
     wire = Wire()
     lines = ["m=video {} RTP/AVP 96", "a=rtpmap:96 H264/90000"]
     d = Dialog(wire)
     d.answered(0, (sdp(A_RTP, more=[line.format(4002) for line in lines]),), (sdp(B_RTP, more=[x.format(6002) for x in lines]),))
     talks = both(wire, S, 100)
-    video = both(wire, S, 100, ("10.0.0.1", 4002), ("10.0.0.2", 6002), (31, 32), payload_type=96, ticks=1800)
+    video = both(wire, S, 100, A_VIDEO, B_VIDEO, (31, 32), payload_type=96, ticks=1800)
     d.bye(4 * S)
     call = only(record(wire, tmp_path))
     assert {s["codec"] for s in call["streams"]} == {"PCMU", "H264"}
     sent(stream(call, A_RTP, B_RTP), talks[0], "caller")
-    sent(stream(call, ("10.0.0.1", 4002), ("10.0.0.2", 6002)), video[0], "caller")
+    for (src, dst), talk, side in zip(((A_VIDEO, B_VIDEO), (B_VIDEO, A_VIDEO)), video, ("caller", "callee"), strict=True):
+        seen = stream(call, src, dst)
+        assert (seen["direction"], seen["packets"], seen["lost"], seen["codec"]) == (side, talk.packets, 0, "H264")
+        assert seen["payload_sha256"] is None
     assert call["audio"]["format"] == "ulaw" or "ulaw" in call["audio"]["format"]
     assert "audio_reason" not in call or call["audio_reason"] is None
 
