@@ -166,9 +166,17 @@ class Interface:
             raise CaptureError(f"{self.shown}: {_bad_filter(self._options.filter, error)}") from None
         reader.setnonblock(1)  # libpcap's blocking calls hang for ever on an idle link
         self.reader, self.fd = reader, int(reader.getfd())
-        self._errors, self._seen = 0, (0, 0, 0)
+        self._errors, self._seen = 0, self._counters(reader)  # what was lost while it was being opened was not asked for yet
         self._index, self._mtu = self._ask_kernel(_SIOCGIFINDEX), self._ask_kernel(_SIOCGIFMTU)
         self._card = self._card_counters()
+
+    @staticmethod
+    def _counters(reader: Any) -> tuple[int, int, int]:
+        try:
+            received, by_kernel, unhandled = reader.stats()
+        except pcapy.PcapError:
+            return 0, 0, 0
+        return received, by_kernel, unhandled
 
     def _ask_kernel(self, what: int) -> int:
         """A number that it has of the interface; -1: there is none of this name."""
