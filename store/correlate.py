@@ -167,8 +167,8 @@ class Correlator(StreamKeeper):
         begun = self.tracker.begun
         self._events(self.tracker.receive(received.time_ns, received.src, received.dst, received.encap, received.transport,
                                           message))
-        if self.tracker.begun > begun and self.ended_before is not None and self.tracker.live:
-            call = next(reversed(self.tracker.live.values()))
+        call = self.tracker.live.get(self.tracker.begun) if self.tracker.begun > begun else None
+        if call is not None and self.ended_before is not None:
             end_ns = self.ended_before(call)
             if end_ns is not None:
                 self._at(end_ns + self._linger, "over", call.number)
