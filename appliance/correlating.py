@@ -99,7 +99,7 @@ class _Correlating:
     def run(self) -> bool:
         """Until somebody says stop; returns whether to begin again."""
         self._notifier.ready("reading the spool")
-        self._publish()
+        self._look()
         while not self._stopping:
             worked = self._step()
             now = time.monotonic()
