@@ -1,6 +1,6 @@
 """What advice costs the capture stage: `python bench/advice.py`; needs ../shared/load/make_load.py.
 
-Prints ns of CPU a packet of plain G.711, the median of several passes over the same batches, and what advice adds.
+Prints ns of CPU a packet, the median of several passes over the same batches, and what advice adds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 from rokuon.sniffer.packet import PacketBatch
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=300)
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--codec", default="pcmu", help="pcmu: all packets of one size; opus: of many, as those of video")
     options = parser.parse_args()
     if not MAKE_LOAD.exists():
         sys.exit(f"no load generator at {MAKE_LOAD}")
@@ -54,11 +56,11 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as name:
         capture = Path(name) / "load.pcap"
-        command = [sys.executable, str(MAKE_LOAD), str(capture), "--codec", "pcmu", "--calls", str(options.calls),
+        command = [sys.executable, str(MAKE_LOAD), str(capture), "--codec", options.codec, "--calls", str(options.calls),
                    "--seconds", str(options.seconds)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with open_captures([str(capture)], chunk=CHUNK) as source:
-            batches = list(source)
+            batches = [deepcopy(batch) for batch in source]  # a source uses its buffer again
         costs: dict[str, list[float]] = {kind: [] for kind in kinds}
         for _ in range(options.runs + 1):
             for kind, advice in kinds.items():
