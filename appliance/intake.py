@@ -140,16 +140,17 @@ class Intake:
         assert each.source.numbers is not None
         numbers = each.source.numbers.setdefault(run.epoch, Numbers())
         fresh = run.fresh["number"].astype(np.uint32)
-        every = np.union1d(run.streams, fresh)
-        ours, gone, self._next = numbers.ours(every, self._next)
-        at = np.searchsorted(every, run.streams)
-        run.streams = ours[at]
+        self._next = numbers.begin(np.sort(fresh), self._next)
+        run.streams, gone = numbers.ours(run.streams)
         if gone.any():
-            run.last = np.where(gone[at], 0, run.last)
+            run.last = np.where(gone, 0, run.last)
         if len(fresh):
-            run.announced = fresh
-            run.fresh = run.fresh.copy()
-            run.fresh["number"] = ours[np.searchsorted(every, fresh)]
+            order = np.argsort(fresh, kind="stable")
+            ours, gone = numbers.ours(fresh[order])
+            order, ours = order[~gone], ours[~gone]
+            run.announced = fresh = fresh[order]
+            run.fresh = run.fresh[order]
+            run.fresh["number"] = ours
             if each.taken.spans:
                 for theirs, number in zip(fresh.tolist(), run.fresh["number"].tolist(), strict=True):
                     if spans := each.taken.spans.get((run.epoch, theirs)):

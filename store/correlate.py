@@ -37,8 +37,8 @@ class Correlator(StreamKeeper):
         self.tracker = CallTracker(linger_ns=linger_ns, idle_ns=idle_ns)
         self.losses = Losses()
         self.ended_before: Callable[[Call], int | None] | None = None
-        """Says of a call that begins when it ended, if that is known because it was recorded before: not all of its signalling may
-        be there any more."""
+        """Says of a call that begins when it ended, if that is known because it was recorded before: not all of its signalling
+        may be there any more."""
         self._linger = linger_ns
         self._look = max(idle_ns // 10, 1)
         self._frames = CallFrames()

@@ -42,9 +42,8 @@ class KeptPackets:
                 continue
             mine = data[at:at + int(row["captured"])].tobytes()
             if any(frame.data == mine for frame in self._frames[first:end]):
-                row = row.copy()
-                row["offset"] = size
-                rows.append(row)
+                rows.append(row.copy())
+                rows[-1]["offset"] = size
                 parts.append(mine)
                 size += len(mine)
         return np.array(rows, PACKET) if rows else np.zeros(0, PACKET), b"".join(parts)

@@ -1,7 +1,7 @@
 """Which calls the archive has already, or is not to have: asked before a call is finalised that is seen once more.
 
-For as long as a lasting spool tells of calls that are over, two notes lie beside it: of calls whose files are whole while the index
-does not list them yet, and of calls that are over and not recorded.
+For as long as a lasting spool tells of calls that are over, two notes lie beside it: of calls whose files are whole while the
+index does not list them yet, and of calls that are over and not recorded.
 """
 
 from __future__ import annotations

@@ -18,26 +18,29 @@ class Numbers:
     def __len__(self) -> int:
         return len(self._theirs)
 
-    def ours(self, theirs: NDArray[np.uint32], next_number: int) -> tuple[NDArray[np.uint32], NDArray[np.bool_], int]:
-        """Our numbers of these (ascending) ones, which of them are unknown for good, and the next number to be given out.
-
-        Numbers above all that were seen are new, and are counted from `next_number` on. One below that is not known was
-        forgotten: it is given that of the one before it, so that the result still ascends.
+    def begin(self, fresh: NDArray[np.uint32], next_number: int) -> int:
+        """These (ascending) begin, and are counted from `next_number` on; returns the next number to be given out. One that is
+        not above all that were seen is none of ours: it was forgotten.
         """
-        at = np.searchsorted(self._theirs, theirs)
-        new = at == len(self._theirs)
-        if new.any():
-            count = int(new.sum())
-            self._theirs = np.concatenate([self._theirs, theirs[new]])
-            self._ours = np.concatenate([self._ours, np.arange(next_number, next_number + count, dtype=np.uint32)])
-            next_number += count
-            at = np.searchsorted(self._theirs, theirs)
-        gone = self._theirs[at] != theirs if len(theirs) else np.zeros(0, bool)
-        numbers = self._ours[at] if len(theirs) else np.zeros(0, np.uint32)
+        if len(self._theirs):
+            fresh = fresh[fresh > self._theirs[-1]]
+        self._theirs = np.concatenate([self._theirs, fresh])
+        self._ours = np.concatenate([self._ours, np.arange(next_number, next_number + len(fresh), dtype=np.uint32)])
+        return next_number + len(fresh)
+
+    def ours(self, theirs: NDArray[np.uint32]) -> tuple[NDArray[np.uint32], NDArray[np.bool_]]:
+        """Our numbers of these (ascending) ones, and which of them are not known (any more): those are given that of the one
+        before, so that the result still ascends.
+        """
+        if not len(theirs) or not len(self._theirs):
+            return np.zeros(len(theirs), np.uint32), np.ones(len(theirs), bool)
+        at = np.minimum(np.searchsorted(self._theirs, theirs), len(self._theirs) - 1)
+        gone = self._theirs[at] != theirs
+        numbers = self._ours[at]
         if gone.any():
             before = np.maximum.accumulate(np.where(gone, -1, np.arange(len(theirs))))
             numbers = np.where(before < 0, np.uint32(0), numbers[before])
-        return numbers.astype(np.uint32), gone, next_number
+        return numbers.astype(np.uint32), gone
 
     def theirs(self, ours: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """The capture's numbers of these. Raises KeyError where one is not known."""

@@ -22,7 +22,7 @@ class Quarantine:
         self._worker = Worker(layout.root, spool, settings)
 
     def take(self, job: Job, reason: str) -> None:
-        """Sets a call aside (of a long one the part that could not be finalised, for what came before is gone). Raises StoreError."""
+        """Sets a call aside, of a long one the part that could not be finalised. Raises StoreError."""
         self._layout.make_directory(self._layout.quarantine)
         path = self._layout.quarantine / f"{job.id}.json"
         try:

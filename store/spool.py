@@ -287,7 +287,7 @@ class Spool:
         return None
 
     def _merge(self, runs: list[Run], needed: Needed, source: Source, kept: KeptPackets) -> Run | None:
-        """One run of what is still needed of several that lie side by side, written before they are given up; None: nothing is."""
+        """One run of what is still needed of several that lie side by side, written before they are given up; None: of none."""
         numbers = np.unique(np.concatenate([run.streams[needed(run.streams) <= run.last_ns] for run in runs]))
         epoch = runs[0].epoch
         begun = [n for run in runs for n in run.begun.tolist() if n in self.streams]

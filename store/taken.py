@@ -81,7 +81,8 @@ class Taken:
     def shorten(self, needed: set[tuple[int, int]]) -> None:
         """Keeps of all that was noted what speaks of these. Raises OSError."""
         spans = {key: self.spans[key] for key in needed if key in self.spans}
-        write_file(self._path, b"".join(b"%d %d %d %d\n" % (*key, *span) for key, each in spans.items() for span in each), sync=True)
+        lines = (b"%d %d %d %d\n" % (*key, *span) for key, each in spans.items() for span in each)
+        write_file(self._path, b"".join(lines), sync=True)
         self.spans = spans
         self._written = 0
 
