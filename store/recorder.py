@@ -13,12 +13,13 @@ from typing import Any
 from rokuon.store.correlate import Correlator
 from rokuon.store.database import WRITE_PATIENCE_S
 from rokuon.store.ended import Piece
-from rokuon.store.errors import DataError, IndexBusyError, StoreError
+from rokuon.store.errors import DataError, StoreError
 from rokuon.store.index import Index
 from rokuon.store.jobs import Job, make_jobs
 from rokuon.store.kept import KeptPackets
 from rokuon.store.known import Known, Notes
 from rokuon.store.layout import Layout, make_id
+from rokuon.store.listing import Listing
 from rokuon.store.owed import Owed
 from rokuon.store.pool import Outcome, Pool
 from rokuon.store.quarantine import Quarantine
@@ -34,14 +35,9 @@ __all__ = ["Recorder", "Summary"]
 _NS = 1_000_000_000
 _NEVER = 1 << 62
 _LOOK_UP = 128
-_COMMIT = 1000
-_COMMIT_S = 0.35
-"""Between two commits of a lasting recorder: each costs as much as many calls."""
 _PATIENCE_S = 0.5
 """So long is waited for somebody who holds the index, while packets come in."""
 _RETRY_S = 2.0
-_MOST_UNLISTED = 10_000
-"""Finished calls that wait for an index which cannot be written."""
 _SETTLED_NS = 10 * _NS
 """What is younger stays in a lasting spool: messages that wait for their INVITE are nobody's yet."""
 
@@ -63,11 +59,11 @@ class Recorder:
         self.correlator = Correlator(
             linger_ns=int(record.linger * _NS), window_ns=self._window_ns, lead_ns=int(record.early * _NS),
             recover_ns=int(settings.spool.recover * 3600 * _NS) if lasting else 0)
-        self._index = Index(layout.index, settings.index.region or None, _PATIENCE_S if lasting else WRITE_PATIENCE_S)
-        self._notice, self._refuses, self._fits = notice, refuses, fits
+        index = Index(layout.index, settings.index.region or None, _PATIENCE_S if lasting else WRITE_PATIENCE_S)
+        self._refuses, self._fits = refuses, fits
         self.interface: str | None = None
         self._notes = notes
-        self._archive = Known(layout, self._index, lasting, notes.directory if notes is not None else None)
+        self._archive = Known(layout, index, lasting, notes.directory if notes is not None else None)
         if lasting:
             self.correlator.ended_before = self._archive.ended
             self.correlator.signalling.hurry(True)
@@ -86,15 +82,13 @@ class Recorder:
         self._set_aside: set[int] = set()
         self._refused: set[int] = set()
         self._aside = Quarantine(layout, spool.root, settings)
-        self._finished = self._archive.left_over()
-        self._commit_at = 0.0
-        self._complaint = ""
         self._full_segments = 0
         self.summary = Summary()
         self.calls_lost: Counter[str] = Counter()
         """Calls that are over and of which there is no recording, by reason."""
         self.not_recorded: Counter[str] = Counter()
         """Calls of which there is a recording without sound, by reason."""
+        self._listing = Listing(index, self._archive, lasting, self.summary, self.calls_lost, notice)
 
     def process(self, run: Run) -> None:
         """One run, which the spool has taken in, all the way."""
@@ -113,9 +107,7 @@ class Recorder:
         self._look_up()
         self._again()
         self._collect(self._pool.outcomes())
-        if self._finished and time.monotonic() >= self._commit_at:
-            with suppress(IndexBusyError):  # somebody reads it for long: tried again the next time
-                self._commit_or_wait()
+        self._listing.commit_in_time()
 
     def _recognise(self) -> None:
         recognised = self.correlator.recognised
@@ -131,7 +123,7 @@ class Recorder:
         self._look_up()
         self._again(now=True)
         self._collect(self._pool.outcomes(all_of_them=True))
-        self._commit_or_wait()
+        self._listing.commit_or_wait()
 
     def collect(self) -> None:
         """Takes what finalisers are done with."""
@@ -152,7 +144,7 @@ class Recorder:
         self._look_up()
         self._again(now=True)
         self._collect(self._pool.outcomes(all_of_them=True))
-        self._commit()
+        self._listing.commit()
         summary, correlator = self.summary, self.correlator
         seen = Counter(counts or {}) + correlator.counts + correlator.signalling.counts
         seen.update({"spool_segments": self._spool.segment_count, "spool_bytes_merged": self._spool.merged_bytes})
@@ -177,13 +169,14 @@ class Recorder:
         lost = self.calls_lost.copy()
         if odd := self.correlator.signalling.counts["invite-not-understood"]:
             lost["invite-not-understood"] = odd
-        return Balance(self.correlator.begun + odd - self.in_progress, self.summary.calls_added, self.summary.calls_known, lost)
+        seen = self.correlator.begun + self._listing.left_over + odd
+        return Balance(seen - self.in_progress, self.summary.calls_added, self.summary.calls_known, lost)
 
     @property
     def in_progress(self) -> int:
         """Calls that go on, or that are not finalised or not in the index yet."""
         jobs = [*self._waiting, *(job for _, job in self._retry)]
-        over = sum(job.until_ns is None for job in jobs) + self._pool.calls + len(self._finished)
+        over = sum(job.until_ns is None for job in jobs) + self._pool.calls + len(self._listing)
         return self.correlator.open + over
 
     @property
@@ -208,7 +201,7 @@ class Recorder:
             with suppress(OSError):  # on a full disk: room for the index
                 os.truncate(path, 0)
         with suppress(StoreError, OSError):
-            self._commit()
+            self._listing.commit()
 
     @property
     def backlog(self) -> int:
@@ -239,7 +232,7 @@ class Recorder:
             known, unlisted = self._archive.find(fresh)
             self._known |= known
             for number, sidecar in unlisted:
-                self._add(sidecar)
+                self._listing.add(sidecar)
                 self._recorded.append(str(sidecar["id"]))
                 self._known.add(number)
                 self._unlisted.add(number)
@@ -291,7 +284,7 @@ class Recorder:
                 self._lose(job, "quarantined")
                 continue
             if outcome.sidecar is not None:
-                self._add(outcome.sidecar)
+                self._listing.add(outcome.sidecar)
                 self._recorded.append(job.id)
                 if outcome.sidecar.get("audio") is None and outcome.sidecar["streams"]:
                     self.not_recorded[f"no-audio: {outcome.sidecar.get('audio_reason') or 'unknown'}"] += 1
@@ -300,8 +293,7 @@ class Recorder:
                 self._lose(job, "rtp-not-voice")
         if failed and not self._lasting:
             raise DataError(failed)
-        if len(self._finished) >= _COMMIT:
-            self._commit_or_wait()
+        self._listing.commit_many()
 
     def _lose(self, job: Job, reason: str) -> None:
         """Counts a call that is not recorded, when the last of its jobs comes to it."""
@@ -344,39 +336,6 @@ class Recorder:
             self._retry = [(at, job) for at, job in self._retry if not now and at > time.monotonic()]
             for job in due:
                 self._submit(job)
-
-    def _add(self, sidecar: dict[str, Any]) -> None:
-        self._finished.append(sidecar)
-        if sidecar.get("end_reason") == "recovered":
-            self.summary.recovered += 1
-
-    def _commit_or_wait(self) -> None:
-        """Commits; a lasting recorder tries again later where there is no room, or the index is damaged or long in use."""
-        try:
-            self._commit()
-            self._complaint = ""
-        except (DataError, IndexBusyError, OSError) as error:
-            if not self._lasting:
-                raise
-            if self._complaint != str(error):
-                self._complaint = str(error)
-                self.summary.warnings.append(f"{error}; until then calls are recorded, and not listed")
-            self._commit_at = time.monotonic() + _RETRY_S
-            if (more := len(self._finished) - _MOST_UNLISTED) > 0:  # their files are there: `rokuon reindex` lists them
-                del self._finished[:more]
-                self.calls_lost["not-in-the-index"] += more
-
-    def _commit(self) -> None:
-        finished = self._finished
-        self._index.add_calls(finished)
-        self._finished = []
-        self._archive.listed()
-        self._commit_at = time.monotonic() + _COMMIT_S
-        self.summary.calls_added += len(finished)
-        self.summary.calls_found = self.summary.calls_added + self.summary.calls_known
-        if self._notice is not None:
-            for sidecar in finished:
-                self._notice(sidecar)
 
     def _quarantine(self, outcome: Outcome) -> None:
         job = outcome.job

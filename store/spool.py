@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rokuon.store.kept import KeptPackets
+from rokuon.store.merging import Files, neighbours
 from rokuon.store.numbering import Numbers
 from rokuon.store.runs import PACKET, RECORD, STREAM, DamagedRunError, Run
 from rokuon.store.segments import SEGMENT_HEADER, SpoolWriter
@@ -230,7 +231,7 @@ class Spool:
             if live == 0:
                 gone.update(id(run) for run in runs)
             elif live * 2 <= total and newest < old_ns:
-                for group in _neighbours(runs, self.runs, _SPAN_NS if len(self._sources) > 1 else 0):
+                for group in neighbours(runs, self.runs, _SPAN_NS if len(self._sources) > 1 else 0):
                     with contextlib.suppress(OSError, KeyError, DamagedRunError):  # no room for a copy: it stays where it is
                         made = self._merge(group, needed, segment.source, kept)
                         gone.update(id(run) for run in group)
@@ -300,7 +301,7 @@ class Spool:
         records: list[NDArray[np.void]] = [np.zeros(0, RECORD)]
         payload: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)]
         starts, payload_starts, count, size, last = [0], [0], 0, 0, []
-        with _Files(self.root) as files:
+        with Files(self.root) as files:
             for run in runs if self._lasting else ():
                 if kept.size(run.first_ns, run.last_ns):
                     head = os.pread(files.open(run.segment), run.records_at - run.at, run.at)
@@ -360,43 +361,3 @@ class Spool:
         for source in self._sources.values():
             if source.merger is not None:
                 source.merger.close()
-
-
-class _Files:
-    """Files of segments, opened once while a block lasts."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._open: dict[str, int] = {}
-
-    def open(self, name: str) -> int:
-        if name not in self._open:
-            self._open[name] = os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC)
-        return self._open[name]
-
-    def __enter__(self) -> _Files:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._open.values():
-            os.close(file)
-
-
-def _neighbours(runs: list[Run], every: list[Run], span_ns: int = 0) -> Iterator[list[Run]]:
-    """Runs of one segment in groups between which no other run of their source and epoch lies: what is merged must not overtake
-    anything. `span_ns`: that a group lasts at most; 0: any time.
-    """
-    source, wanted = runs[0].source, {id(run) for run in runs}
-    group: list[Run] = []
-    for run in every:
-        if run.source != source:
-            continue
-        fits = not group or (group[-1].epoch == run.epoch and (not span_ns or run.last_ns - group[0].first_ns <= span_ns))
-        if id(run) in wanted and fits:
-            group.append(run)
-            continue
-        if group:
-            yield group
-        group = [run] if id(run) in wanted else []
-    if group:
-        yield group

@@ -18,7 +18,7 @@ from tests.sniffer.batches import batch
 from tests.sniffer.captures import Packet
 
 from rokuon.appliance import correlating, intake
-from rokuon.store import record_files, recorder, segments, spool_reader
+from rokuon.store import listing, record_files, recorder, segments, spool_reader
 from rokuon.store.capture import Capture
 from rokuon.store.correlate import Correlator
 from rokuon.store.index import Index
@@ -76,7 +76,7 @@ class Said:
 def small_world(clock: Clock, crashes: Crashes | None = None) -> Iterator[pytest.MonkeyPatch]:
     """Small segments, short pieces, no time but the test's."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (correlating, intake, recorder, segments, spool_reader):
+        for module in (correlating, intake, listing, recorder, segments, spool_reader):
             patch.setattr(module, "time", clock)
         patch.setattr(segments, "_GRAIN", 64)
         patch.setattr(recorder, "_SETTLED_NS", SETTLED_NS)
