@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tests.store.spooling import NEVER, Maker, OwnSpool, read
 
 from rokuon.store import segments as segments_module
+from rokuon.store.runs import RECORD
 from rokuon.store.spool_reader import SourceReader
 
 
@@ -63,6 +65,17 @@ def test_slices_between_two_times(spool_at: Callable[..., OwnSpool]) -> None:
         assert all(since - 10 < r[0] < until + 10 for r in found)  # whole runs, no more
 
 
+def there(spool: OwnSpool, slices: NDArray[np.void]) -> list[bytes]:
+    """The bytes that slices speak of."""
+    found = []
+    for piece in slices:
+        number = int(piece["segment"])
+        data = (spool.root / spool.files([number])[number]).read_bytes()
+        for at, size in ((piece["records_at"], piece["records"] * RECORD.itemsize), (piece["payload_at"], piece["payload"])):
+            found.append(data[int(at):int(at + size)])
+    return found
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 1 << 32), steps=st.lists(st.sampled_from(["append", "append", "append", "recycle", "settle", "hold",
                                                                      "release"]), min_size=5, max_size=70),
@@ -73,7 +86,7 @@ def test_nothing_that_is_needed_is_lost(tmp_path_factory: pytest.TempPathFactory
     maker, rng = Maker(seed), random.Random(seed)
     spool = OwnSpool(tmp_path_factory.mktemp("spool"), segment_bytes=segment)
     keep_from = np.zeros(16, np.int64)
-    held: list[tuple[list[int], dict[int, bytes]]] = []
+    held: list[tuple[list[int], NDArray[np.void], list[bytes]]] = []
     try:
         for step in steps:
             if step == "append":
@@ -86,13 +99,10 @@ def test_nothing_that_is_needed_is_lost(tmp_path_factory: pytest.TempPathFactory
                 (slices,) = spool.slices(np.array([number], np.uint32), 0, 1 << 60)
                 segments = sorted(set(slices["segment"].tolist()))
                 spool.hold(segments)
-                names = spool.files(segments)
-                held.append((segments, {s: (spool.root / names[s]).read_bytes() for s in segments}))
+                held.append((segments, slices, there(spool, slices)))
             elif step == "release" and held:
-                segments, before = held.pop()
-                for s, data in before.items():  # nobody wrote over what a reader holds
-                    now = (spool.root / spool.files([s])[s]).read_bytes()
-                    assert now.startswith(data.rstrip(b"\0"))
+                segments, slices, before = held.pop()
+                assert there(spool, slices) == before  # nobody wrote over what a reader holds
                 spool.release(segments)
             else:
                 for number in range(1, 16):  # needed from later and later on, or no more
