@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,29 @@ __all__ = ["Intake"]
 _SCAN_S = 1.0
 _MOST_SOURCES = 64
 _MOST = 16
+_SPAN_NS = 2_000_000_000
+"""For so long at most signalling of other captures is handled together with a run's."""
 _PATIENCE_S = 1.5
 """So long is waited for what other captures may have to say of the same time."""
+
+
+def packets_until(run: Run, others: Sequence[Sequence[Run]], until_ns: int) -> None:
+    """Moves packets of other captures' runs, up to a time, to a run: signalling makes sense in order of time, whoever saw it."""
+    rows, data, size = [run.packets], [run.packet_bytes], len(run.packet_bytes)
+    for other in chain(*others):
+        if other.first_ns > until_ns or not len(other.packets):
+            continue
+        mine = other.packets["time_ns"] <= until_ns
+        if mine.any():
+            moved, other.packets = other.packets[mine].copy(), other.packets[~mine]
+            moved["offset"] += size
+            rows.append(moved)
+            data.append(other.packet_bytes)
+            size += len(other.packet_bytes)
+    if len(rows) > 1:
+        together = np.concatenate(rows)
+        run.packets = together[np.argsort(together["time_ns"], kind="stable")]
+        run.packet_bytes = np.concatenate(data)
 
 
 class _Each:
@@ -52,7 +74,7 @@ class _Each:
     def reached_ns(self) -> int:
         """Up to which packet time all of it is here."""
         state = self.reader.head()
-        return max(self.reader.newest_ns, state.now_ns if state is not None and not self.runs else 0)
+        return max(self.reader.newest_ns, state.now_ns if state is not None and self.reader.has_all(state) else 0)
 
 
 class Intake:
@@ -103,29 +125,28 @@ class Intake:
         """
         self._scan()
         now = time.monotonic()
-        waiting: list[_Each] = []
         for each in self._each.values():
             if not each.runs:
-                each.runs.extend(each.reader.read(_MOST))
-                each.since = now
+                self._look(each, now)
                 alive()
-                for name in each.reader.opened:
-                    self._spool.note_segment(name, each.source)
-                each.reader.opened.clear()
-            if each.runs:
-                waiting.append(each)
         newest_ns = 0
-        self.more = bool(waiting)
-        for _ in range(_MOST if waiting else 0):
-            first = min(waiting, key=lambda each: each.runs[0].first_ns)
+        self.more = any(each.runs for each in self._each.values())
+        for _ in range(_MOST if self.more else 0):
+            first = min((each for each in self._each.values() if each.runs), key=lambda each: each.runs[0].first_ns)
             run = first.runs[0]
-            others = [each for each in self._each.values() if each is not first and each.reader.alive(each.reader.head())]
-            if any(each.reached_ns < run.first_ns for each in others) and now - first.since < _PATIENCE_S:
+            others = [each for each in self._each.values() if each is not first]
+            until = min(run.last_ns, run.first_ns + _SPAN_NS)
+            for each in others:
+                while each.reader.newest_ns < until and self._look(each, now):
+                    pass
+            lagging = [each for each in others if each.reached_ns < until and each.reader.alive(each.reader.head())]
+            if lagging and now - first.since < _PATIENCE_S:
                 self.more = False
                 break
             first.runs.popleft()
             self._number(run, first, correlator)
             self._spool.add(run, first.source)
+            packets_until(run, [each.runs for each in others], until)
             newest_ns = run.last_ns
             yield run
             if not first.runs:
@@ -135,6 +156,17 @@ class Intake:
             self.behind_s = max(0.0, (max((state.now_ns for state in heads if state is not None), default=0) - newest_ns) / 1e9)
         elif not self.more:
             self.behind_s = 0.0
+
+    def _look(self, each: _Each, now: float) -> bool:
+        """Reads what a source has next; False: nothing at the moment."""
+        runs = each.reader.read(_MOST)
+        if not each.runs:
+            each.since = now
+        each.runs.extend(runs)
+        for name in each.reader.opened:
+            self._spool.note_segment(name, each.source)
+        each.reader.opened.clear()
+        return bool(runs)
 
     def _number(self, run: Run, each: _Each, correlator: Correlator) -> None:
         assert each.source.numbers is not None
@@ -151,6 +183,7 @@ class Intake:
             run.announced = fresh = fresh[order]
             run.fresh = run.fresh[order]
             run.fresh["number"] = ours
+            correlator.foresee(ours, each.reader.lasts.of(run.epoch, fresh))
             if each.taken.spans:
                 for theirs, number in zip(fresh.tolist(), run.fresh["number"].tolist(), strict=True):
                     if spans := each.taken.spans.get((run.epoch, theirs)):

@@ -23,6 +23,8 @@ from rokuon.store.unclaimed import NEVER, StreamKeeper
 __all__ = ["Correlator"]
 
 _S = 1_000_000_000
+_PAUSE = 2 * _S
+"""Media that came so lately, and after whatever was signalled, has not stopped by itself."""
 _LISTENED = frozenset((Kind.SIP, Kind.TCP, Kind.FRAGMENT))
 
 
@@ -143,20 +145,25 @@ class Correlator(StreamKeeper):
             self._note_media(call)
             self._at(self.now_ns + self._look, "media", number)
 
-    def _note_media(self, call: Call) -> None:
+    def _note_media(self, call: Call) -> int:
+        """Says when the newest media of the call came; 0: none did."""
         there = (s for s in self.binder.streams_of(call) if s.first_ns <= self.now_ns)  # a run tells of what is still to come
         last = max((self.binder.last_of(call, s, self._last_ns[s.number], self.now_ns) for s in there), default=0)
         if last > 0:
             self.tracker.media_seen(call, last)
+        return last
 
     def _after_gap(self, since_ns: int) -> None:
-        """Capture is back for a while: calls of which nothing was heard since are over."""
+        """Capture is back for a while: calls whose media went on before, and of which nothing was heard since, are over. One that
+        was held, or rang, may be silent as before.
+        """
         since, until = self.losses.gaps[-1]
         if since != since_ns:  # another one has come since, in which calls were not heard, whether over or not; it is judged too
             return
         for call in list(self.tracker.live.values()):
-            self._note_media(call)
-            if call.last_ns <= since and call.start_ns < until:
+            heard = self._note_media(call)
+            told = call.messages[-1].time_ns if call.messages else 0
+            if call.last_ns <= since and call.start_ns < until and heard > max(since - _PAUSE, told):
                 self._events(self.tracker.end(call, self.now_ns, "recovered"))
 
     # -- calls ---------------------------------------------------------------

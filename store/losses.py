@@ -7,6 +7,7 @@ from collections import deque
 __all__ = ["Losses"]
 
 _MOST = 1000
+_NEWEST = 64
 _RUN_NS = 1_000_000_000
 """Drops are known to the run, not to the packet."""
 
@@ -20,9 +21,10 @@ class Losses:
 
     def gap(self, since_ns: int, until_ns: int) -> bool:
         """Nothing was captured between two times, for want of a capture. Returns whether that is news."""
-        if self.gaps and self.gaps[-1][0] == since_ns:
-            self.gaps[-1] = (since_ns, max(until_ns, self.gaps[-1][1]))
-            return False
+        for n in range(len(self.gaps) - 1, max(len(self.gaps) - _NEWEST, 0) - 1, -1):  # of each capture its own
+            if self.gaps[n][0] == since_ns:
+                self.gaps[n] = (since_ns, max(until_ns, self.gaps[n][1]))
+                return False
         if until_ns > since_ns:
             self.gaps.append((since_ns, until_ns))
         return until_ns > since_ns

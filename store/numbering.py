@@ -5,7 +5,45 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Numbers"]
+__all__ = ["LastTimes", "Numbers"]
+
+_PAGE = 1 << 16
+
+
+class LastTimes:
+    """When the newest packet of each stream came that a spool tells of, by epoch and the capture's number."""
+
+    def __init__(self) -> None:
+        self._pages: dict[tuple[int, int], NDArray[np.int64]] = {}
+
+    def raise_to(self, epoch: int, numbers: NDArray[np.uint32], times_ns: NDArray[np.int64]) -> None:
+        """Takes in times of these (ascending) numbers."""
+        for page, which in _by_page(numbers):
+            known = self._pages.get((epoch, page))
+            if known is None:
+                known = self._pages[epoch, page] = np.zeros(_PAGE, np.int64)
+            np.maximum.at(known, numbers[which] % _PAGE, times_ns[which])
+
+    def of(self, epoch: int, numbers: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """The times of these (ascending) numbers; 0: none is known."""
+        times = np.zeros(len(numbers), np.int64)
+        for page, which in _by_page(numbers):
+            known = self._pages.get((epoch, page))
+            if known is not None:
+                times[which] = known[numbers[which] % _PAGE]
+        return times
+
+    def clear(self) -> None:
+        """Forgets them all."""
+        self._pages.clear()
+
+
+def _by_page(numbers: NDArray[np.uint32]) -> list[tuple[int, slice]]:
+    if not len(numbers):
+        return []
+    pages = numbers // _PAGE
+    begins = np.flatnonzero(np.concatenate([[True], pages[1:] != pages[:-1]])).tolist()
+    return [(int(pages[begin]), slice(begin, end)) for begin, end in zip(begins, [*begins[1:], len(numbers)], strict=True)]
 
 
 class Numbers:

@@ -31,7 +31,7 @@ much it is, what to take off a record's `offset` to count from there, the times 
 
 Needed = Callable[[NDArray[np.uint32]], NDArray[np.int64]]
 """By stream number: the time from which on its packets are needed (the largest int64: not at all)."""
-_SPAN_NS = 2_000_000_000
+_SPAN_NS = 500_000_000
 """What one run can last that is merged of several, where other sources tell of the same time: whoever reads them again, run by
 run, is to hear of everything at about its time."""
 _FREE = 2

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from rokuon.store.numbering import LastTimes
 from rokuon.store.runs import HEADER_SIZE, RUN_MAGIC, DamagedRunError, Run
 from rokuon.store.segments import HEAD, SEGMENT_HEADER, SEGMENT_NAME, Head, HeadState, segment_header
 
@@ -49,6 +50,8 @@ class SourceReader:
         self.given_epoch = 0
         self.opened: list[str] = []
         """Segments that were looked into, since whoever reads this last emptied it; what none of them holds is not needed."""
+        self.lasts = LastTimes()
+        """Of the streams of runs that were found and are not read yet."""
         self._unread: Counter[str] = Counter()
         """Runs in `_left`, by segment."""
         self._unlistable = False
@@ -69,6 +72,7 @@ class SourceReader:
         runs: list[Run] = []
         while len(runs) < most:
             if not self._left:
+                self.lasts.clear()
                 if not self._follow(runs):
                     break
                 continue
@@ -192,6 +196,8 @@ class SourceReader:
             self.anomalies["spool-damaged"] += damaged
             damaged = False
             last = run.sequence + 1
+            if len(run.last) == len(run.streams):
+                self.lasts.raise_to(run.epoch, run.streams, run.last)
             first, end = run.replaces if any(run.replaces) else (run.sequence, run.sequence)
             yield _Place(run.epoch, first, end, merged, name, at)
             at += run.size
@@ -286,6 +292,10 @@ class SourceReader:
         """Whether a run of a known sequence number is one of this use of the file: they ascend from its header on."""
         header = segment_header(os.pread(self._file, SEGMENT_HEADER, 0))
         return header is not None and run.sequence >= header[1]
+
+    def has_all(self, state: HeadState) -> bool:
+        """Whether all that the writer says it has written was read."""
+        return not self._left and state.epoch == self._epoch and state.sequence <= self._sequence
 
     def head(self) -> HeadState | None:
         """What the writer says of itself; None: nothing."""

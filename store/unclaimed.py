@@ -77,6 +77,10 @@ class StreamKeeper:
             self._last_ns.raise_to(run.streams, run.last)
             self.packets.raise_to(run.streams, self.packets.of(run.streams) + (run.starts[1:] - run.starts[:-1]))
 
+    def foresee(self, numbers: NDArray[np.uint32], last_ns: NDArray[np.int64]) -> None:
+        """Streams that begin now last so long, at least: of what comes in between parts may have been let go."""
+        self._last_ns.raise_to(numbers, last_ns)
+
     def _know(self, rows: NDArray[np.void]) -> None:
         """These streams are looked at one by one from now on."""
         for row in rows:
@@ -239,7 +243,9 @@ class StreamKeeper:
         if loose is None:
             return
         self._at(self.now_ns + self._piece, "piece", number)
-        until = self.now_ns - 5 * _S
+        until = self.now_ns - self._window - 5 * _S  # what is younger may have streams that are not judged yet
+        if until <= loose.fed_ns:
+            return
         loose.call = loose.call or loose.begin()
         spans, pieced = loose.spans(loose.call, until, self._last_ns), loose.fed_ns > 0
         loose.fed_ns = until

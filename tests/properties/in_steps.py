@@ -132,6 +132,7 @@ class Source:
 
     def _begin(self) -> None:
         self._layout.make_directory(self.directory)
+        self.alive = True
         Source.epochs += 1
         self.head = Head(self.directory / HEAD, write=True)
         self.capture = Capture(idle_ns=int(WINDOW_S * S) // 2)
@@ -161,15 +162,16 @@ class Source:
                 self.writer.append(self.capture.process(batch(packets)))
                 self.writer.drain()
             self.lost += packets
-        self.writer.close()
-        self.head.close()
+        self.close()
 
     def again(self) -> None:
         self._begin()
 
     def close(self) -> None:
-        self.writer.close()
-        self.head.close()
+        if self.alive:
+            self.alive = False
+            self.writer.close()
+            self.head.close()
 
 
 class Making:
@@ -251,7 +253,7 @@ def archive(root: Path) -> dict[str, Json]:
 def facts(call: Json, root: Path) -> Json:
     kept = {key: call[key] for key in ("state", "end_reason", "hangup_by", "start", "answer", "end", "caller", "callee",
                                        "events")}
-    kept["messages"] = sorted((m["time"], m["first_line"]) for m in call["messages"])
+    kept["messages"] = [(m["time"], m["first_line"]) for m in call["messages"]]
     kept["streams"] = [(s["src"], s["dst"], s["vlan"], s["ssrc"], s["direction"], s["packets"], s["lost"], s["payload_sha256"])
                        for s in call["streams"]]
     files = [part for part in (call["audio"], *call["parts"]) if part]

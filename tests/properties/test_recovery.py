@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,7 @@ from tests.properties.kinds_of_calls import KINDS, packets_of, silence
 from tests.sniffer.captures import Packet, pcap
 
 from rokuon.store.layout import Layout
+from rokuon.store.sidecar import nanoseconds
 
 DEATHS = st.lists(st.integers(1, 120), max_size=12)
 LAGS = st.sampled_from([1, 1, 7, 60])
@@ -57,8 +59,8 @@ def undisturbed_and_not(lots: Sequence[Lot], gaps: Sequence[int], lag: int) -> N
         root = Path(folder)
         with small_world(Clock()):
             wanted = quietly(root, lots)
-        found, making = play(root, lots, Crashes(), gaps, lag)
-        assert differences(wanted, found) == [], making.deaths
+        played = play(root, lots, Crashes(), gaps, lag)
+        assert differences(wanted, played.calls) == [], played.deaths
 
 
 def runs(packets: Lot) -> list[tuple[int, Lot]]:
@@ -79,7 +81,24 @@ def quietly(root: Path, lots: Sequence[Lot]) -> dict[str, Json]:
     return offline(root / "offline", paths)
 
 
-def play(root: Path, lots: Sequence[Lot], crashes: Crashes, gaps: Sequence[int], lag: int) -> tuple[dict[str, Json], Making]:
+class Cut(NamedTuple):
+    """A capture is killed when it is at its so manieth run, and is away for some."""
+
+    at: int
+    away: int
+    source: int
+    share: float
+    """So much of the run that it is writing is written."""
+
+
+class Played(NamedTuple):
+    calls: dict[str, Json]
+    deaths: list[str]
+    lost: list[Lot]
+    """Packets that came while no capture was there, of each source."""
+
+
+def play(root: Path, lots: Sequence[Lot], crashes: Crashes, gaps: Sequence[int], lag: int, cuts: Sequence[Cut] = ()) -> Played:
     """Each lot through a capture of its own; correlation dies at places that are so many apart, and looks at the spool once in
     `lag` runs.
     """
@@ -87,6 +106,8 @@ def play(root: Path, lots: Sequence[Lot], crashes: Crashes, gaps: Sequence[int],
     layout = Layout(root / "live")
     layout.prepare()
     left = list(gaps)
+    away = [0] * len(lots)
+    counts: Counter[int] = Counter()
     with small_world(clock, crashes) as patch:
         sources = [Source(layout, f"eth{n}", clock) for n in range(len(lots))]
         making = Making(layout, clock, patch)
@@ -95,13 +116,27 @@ def play(root: Path, lots: Sequence[Lot], crashes: Crashes, gaps: Sequence[int],
             steps = sorted(((at, n, lot) for n, lot in enumerate(map(runs, lots)) for at, lot in lot), key=lambda s: s[:2])
             for k, (at, n, lot) in enumerate(steps):
                 clock.now_ns = at
-                sources[n].take(lot)
+                counts[n] += 1
+                cut = next((c for c in cuts if c.source % len(lots) == n and c.at == counts[n]), None)
+                if away[n]:
+                    away[n] -= 1
+                    sources[n].lost += lot
+                    if not away[n]:
+                        sources[n].again()
+                elif cut is not None and k + 1 < len(steps):
+                    sources[n].die(lot, cut.share)
+                    away[n] = cut.away
+                    if not cut.away:
+                        sources[n].again()
+                else:
+                    sources[n].take(lot)
                 if k + 1 < len(steps) and steps[k + 1][0] == at:
                     continue
                 after = steps[k + 1][0] if k + 1 < len(steps) else at + 20 * S
                 while clock.now_ns < after:
-                    for source in sources:
-                        source.beat(clock.now_ns)
+                    for source, gone in zip(sources, away, strict=True):
+                        if not gone:
+                            source.beat(clock.now_ns)
                     if k % lag == 0 or after > at + RUN_NS:
                         making.until_quiet(crashes)
                     if crashes.left < 0 and left:
@@ -117,7 +152,7 @@ def play(root: Path, lots: Sequence[Lot], crashes: Crashes, gaps: Sequence[int],
             making.close()
             for source in sources:
                 source.close()
-    return found, making
+    return Played(found, making.deaths, [source.lost for source in sources])
 
 
 def check_little_is_left(making: Making, layout: Layout) -> None:
@@ -164,3 +199,51 @@ def test_correlation_dies(calls: list[tuple[int, int]], gaps: list[int], lag: in
 def test_correlation_of_two_captures_dies(calls: list[tuple[int, int]], gaps: list[int], lag: int, split: str) -> None:
     """They see calls of their own, or one direction each, or one the signalling and the other one the media."""
     undisturbed_and_not(parted(traffic(calls), split), gaps, lag)
+
+
+CUTS = st.lists(st.builds(Cut, st.integers(1, 200), st.sampled_from([0, 0, 2, 5, 10]), st.integers(0, 1),
+                          st.sampled_from([0, 0.5, 0.99]) | st.floats(0, 0.999)), min_size=1, max_size=3)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(CALLS, st.lists(st.integers(1, 120), max_size=6), LAGS, st.sampled_from([None, *SPLITS]), CUTS)
+def test_captures_die_as_well(calls: list[tuple[int, int]], gaps: list[int], lag: int, split: str | None,
+                              cuts: list[Cut]) -> None:
+    """Only the packets are missing that came meanwhile, and calls say when that was."""
+    lots = parted(traffic(calls), split) if split else [traffic(calls)]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        played = play(root, lots, Crashes(), gaps, lag, cuts)
+        gone = {id(p) for lot in played.lost for p in lot}
+        rest = [[p for p in lot if id(p) not in gone] for lot in lots]
+        with small_world(Clock()):
+            wanted = quietly(root, rest)
+    assert not {i for i, call in wanted.items() if call["state"] != "rtp-only"} - played.calls.keys()
+    untold = phones(p for lot in played.lost for p in lot if not is_voice(p))
+    sent = Counter(p.data[50:54] for lot in rest for p in lot if is_voice(p))
+    least, found = packets_by_ssrc(wanted), packets_by_ssrc(played.calls)
+    for ssrc, count in found.items():
+        assert count <= sent[ssrc.to_bytes(4, "big")]
+    for ssrc, count in least.items():
+        assert found[ssrc] >= count or ssrc // 1000 - 1 in untold
+    times = [p.time_ns for lot in played.lost for p in lot if p.data[12:14] == b"\x08\x00"]
+    for call in played.calls.values():
+        begin, end = nanoseconds(call["start"]), nanoseconds(call["end"])
+        spans = [(nanoseconds(gap["start"]), nanoseconds(gap["end"])) for gap in call["not_captured"]]
+        assert all(any(since < at <= until for since, until in spans) for at in times if begin < at < end)
+
+
+def is_voice(p: Packet) -> bool:
+    return p.data[12:14] == b"\x08\x00" and p.data[23] == 17 and p.data[42] >> 6 == 2
+
+
+def phones(packets: Iterable[Packet]) -> set[int]:
+    return {p.data[28] for p in packets if p.data[12:14] == b"\x08\x00"}
+
+
+def packets_by_ssrc(calls: dict[str, Json]) -> Counter[int]:
+    found: Counter[int] = Counter()
+    for call in calls.values():
+        for stream in call["streams"]:
+            found[stream[3]] += stream[5]
+    return found
