@@ -61,7 +61,8 @@ class _Correlating:
         with suppress(OSError):
             (own / "traces").unlink()
         self._spool = Spool(layout.spool, segment_bytes=min(settings.record.segment << 20, _SEGMENT), lasting=True)
-        self._pool = Pool(layout.root, layout.spool, settings, max(1, min(jobs, _WORKERS)), notes=own, waits=False)
+        self._pool = Pool(layout.root, layout.spool, settings, max(1, min(jobs, _WORKERS)), notes=own, waits=False,
+                          again=True)
         self._disk = DiskWatch(layout, settings.disk)
         self._index = Index(layout.index, settings.index.region or None)
         self._finished = Finished(layout)

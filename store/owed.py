@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -31,8 +31,16 @@ class _Call:
     since: dict[int, int] = field(default_factory=dict)
     """From when on packets of its streams are needed, by our number."""
     frames: list[Frame] = field(default_factory=list)
-    over: bool = False
+    last_ns: int = 0
+    """Up to where it was given out."""
     shortened: bool = False
+    """Parts of it are not in the spool any more."""
+    torn: bool = False
+    """And these were lost."""
+
+
+def _say_torn(job: Job) -> None:
+    job.facts["anomalies"] = dict(sorted({**job.facts["anomalies"], "audio-lost-with-finaliser": 1}.items()))
 
 
 class Owed:
@@ -56,18 +64,29 @@ class Owed:
         for span in item.spans:
             number = span.stream.number
             call.since[number] = min(call.since.get(number, _NEVER), span.since_ns)
-        while len(call.parts) > 1 and (first := call.parts[0].until_ns) is not None and first <= last - self._recover:
+        call.last_ns = max(call.last_ns, last)
+        gone = call.last_ns - self._recover
+        while len(call.parts) > 1 and (first := call.parts[0].until_ns) is not None and first <= gone:
             del call.parts[0]
             call.shortened = True
+        if call.torn:
+            _say_torn(job)
         if job.until_ns is None:
-            call.over, call.frames = True, job.frames
-            call.since = {number: max(since, last - self._recover) for number, since in call.since.items()}
+            call.frames = job.frames
+            call.since = {number: max(since, gone) for number, since in call.since.items()}
             self._over[job.number] = call
 
-    def again(self, number: int) -> tuple[list[Ended | Piece], bool]:
-        """The parts of a call of which all that was made is lost, from the first that the spool has; and whether it has all."""
-        call = self._calls[number]
-        return [replace(item, pieced=n > 0) for n, item in enumerate(call.parts)], not call.shortened
+    def again(self, number: int, make: Callable[[list[Ended | Piece]], list[Job]]) -> list[Job]:
+        """All that was made of a call is lost: jobs for its parts, from the first that the spool has. `make` makes them."""
+        call = self._calls.get(number)
+        if call is None:
+            return []
+        begun = min((span.since_ns for span in call.parts[0].spans), default=call.last_ns)
+        call.torn |= call.shortened or begun < call.last_ns - self._recover
+        jobs = make([replace(item, pieced=n > 0) for n, item in enumerate(call.parts)])
+        for job in jobs if call.torn else ():
+            _say_torn(job)
+        return jobs
 
     def done(self, number: int) -> None:
         """The last part of the call is finalised, or never will be."""

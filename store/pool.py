@@ -83,10 +83,11 @@ class Pool:
     """`processes` workers on a spool; 0: the work is done at once in this process, but for codecs that could crash it."""
 
     def __init__(self, root: Path, spool: Path, settings: Settings, processes: int, sync: bool = True, *,
-                 notes: Path | None = None, waits: bool = True) -> None:
+                 notes: Path | None = None, waits: bool = True, again: bool = False) -> None:
         """`spool`: the directory in which segments lie. `notes`: where it is noted what is being written; None: there too.
 
-        `waits`: `submit` returns when a worker can take the job; else the job is kept here meanwhile.
+        `waits`: `submit` returns when a worker can take the job; else the job is kept here meanwhile. `again`: calls of which a
+        dead worker had done parts are left to whoever reads `torn`, to begin them again.
         """
         self._root, self._spool, self._settings, self._sync = root, spool, settings, sync
         self._notes, self._waits = notes or spool, waits
@@ -100,7 +101,12 @@ class Pool:
         self._begun: set[int] = set()
         """Calls of which a worker has a part done already."""
         self._torn: set[int] = set()
-        self._strikes: dict[int, int] = {}
+        self.torn: dict[int, list[Job]] = {}
+        """Calls, by number, of which all that was made is lost with a worker, and what of their jobs was still to be done, since
+        whoever reads this last emptied it."""
+        self._again = again
+        self._strikes: dict[int, tuple[int, int]] = {}
+        """How often a call ended a worker, and up to where the part of it that last did."""
         self._tickets = 0
         self._done: list[Outcome] = []
         for _ in range(processes):
@@ -216,7 +222,8 @@ class Pool:
         elif self._pinned.pop(job.number, None) is not None:
             self._begun.discard(job.number)
             self._torn.discard(job.number)
-        self._strikes.pop(job.number, None)
+        if _until(job) >= self._strikes.get(job.number, (0, 0))[1]:
+            self._strikes.pop(job.number, None)
         self._done.append(Outcome(job, None, error, True) if error and outcome.sidecar is not None else outcome)
 
     def _restart(self, at: int) -> None:
@@ -227,17 +234,34 @@ class Pool:
         if dead.process.pid is not None:
             sweep(self._layout, self._notes, {dead.process.pid})
         jobs, again = list(dead.jobs.values()), [done.job for done in dead.written]
-        self._torn.update(n for n, place in self._pinned.items() if place == at and n in self._begun)  # that part is lost
         self._processes[at] = self._start()
         if jobs:
             first = jobs[0]
-            self._strikes[first.number] = self._strikes.get(first.number, 0) + 1
-            if self._strikes[first.number] >= _STRIKES:
+            strikes = self._strikes.get(first.number, (0, 0))[0] + 1
+            self._strikes[first.number] = strikes, _until(first)
+            if strikes >= _STRIKES:
                 reason = f"ended the finaliser {_STRIKES} times ({_why(dead.process.exitcode)})"
                 self._done += [Outcome(job, None, reason) for job in jobs if job.number == first.number]
                 jobs = [job for job in jobs if job.number != first.number]
+                for numbers in (self._strikes, self._pinned):
+                    numbers.pop(first.number, None)
+                self._begun.discard(first.number)
+        lost = {n for n, place in self._pinned.items() if place == at and n in self._begun}
+        if not self._again:
+            self._torn |= lost
+            lost.clear()
+        for number in lost:
+            self.torn.setdefault(number, [])
+            self._pinned.pop(number)
+            self._begun.discard(number)
+        waiting = list(self._backlog)
+        self._backlog = deque(job for job in waiting if job.number not in lost)
+        for job in [*again, *jobs, *waiting]:
+            if job.number in lost:
+                self.torn[job.number].append(job)
         for job in [*again, *jobs]:
-            self._send(at, job)
+            if job.number not in lost:
+                self._send(at, job)
 
     def outcomes(self, all_of_them: bool = False) -> list[Outcome]:
         """What is done since last asked; `all_of_them`: waits for everything that was submitted."""
@@ -261,6 +285,11 @@ class Pool:
         if self._inline:
             self._inline.close()
         sweep(self._layout, self._notes, {p.process.pid for p in self._processes if p.process.pid} | {os.getpid()})
+
+
+def _until(job: Job) -> int:
+    """Up to where it makes its call."""
+    return job.until_ns if job.until_ns is not None else 1 << 62
 
 
 def _risky(job: Job) -> bool:

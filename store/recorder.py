@@ -291,9 +291,22 @@ class Recorder:
             elif job.until_ns is None:
                 self._found.discard(job.number)
                 self._lose(job, "rtp-not-voice")
+        self._begin_again()
         if failed and not self._lasting:
             raise DataError(failed)
         self._listing.commit_many()
+
+    def _begin_again(self) -> None:
+        """Calls that a worker had begun, and that were lost with it: the spool has them yet."""
+        while self._pool.torn:
+            number, left = self._pool.torn.popitem()
+            left += [job for job in [*self._waiting, *(job for _, job in self._retry)] if job.number == number]
+            self._waiting = [job for job in self._waiting if job.number != number]
+            self._retry = [(at, job) for at, job in self._retry if job.number != number]
+            for job in left:
+                self._spool.release(job.segments)
+            for job in self._owed.again(number, lambda items: make_jobs(items, self._spool, self.correlator, self.interface)):
+                self._submit(job)
 
     def _lose(self, job: Job, reason: str) -> None:
         """Counts a call that is not recorded, when the last of its jobs comes to it."""

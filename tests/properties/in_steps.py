@@ -259,5 +259,6 @@ def facts(call: Json, root: Path) -> Json:
     files = [part for part in (call["audio"], *call["parts"]) if part]
     kept["sound"] = [(part["sha256"], part["duration_s"]) for part in files]
     assert all((root / part["path"]).exists() for part in files)
+    kept["anomalies"] = call["anomalies"]
     kept["not_captured"] = call["recorder"].get("not_captured", [])
     return kept
