@@ -47,12 +47,15 @@ class Batch:
         """
         try:
             if len(self._waiting) > 2:
-                if self._threads is None:
-                    self._threads = ThreadPoolExecutor(_SIDE_BY_SIDE, "flush")
-                list(self._threads.map(os.fsync, [file for file, _, _ in self._waiting]))
+                try:
+                    if self._threads is None:
+                        self._threads = ThreadPoolExecutor(_SIDE_BY_SIDE, "flush")
+                    list(self._threads.map(os.fsync, [file for file, _, _ in self._waiting]))
+                except RuntimeError:  # no memory for threads: a codec has eaten it
+                    self._threads = None
+                    self._one_by_one()
             else:
-                for file, _, _ in self._waiting:
-                    os.fsync(file)
+                self._one_by_one()
             while self._waiting:
                 file, temporary, path = self._waiting[0]
                 os.rename(temporary, path)
@@ -61,6 +64,10 @@ class Batch:
         except BaseException:
             self.forget(0)
             raise
+
+    def _one_by_one(self) -> None:
+        for file, _, _ in self._waiting:
+            os.fsync(file)
 
 
 def give_name(file: int, temporary: str, path: str, sync: bool) -> None:
