@@ -37,6 +37,8 @@ _RUN_S = 0.2
 _BEHIND_NS = _NS // 10
 """How far time without packets stays behind the clock: packets of that age may still be on their way."""
 _STEP_NS = 5 * _NS
+_TENTH_NS = _NS // 10
+"""Of time; no capture begins as many segments: where all were removed, their names are not used again."""
 _LINES = 20
 _SMALLEST_SEGMENT = 1 << 20
 
@@ -116,11 +118,11 @@ class _Capturing:
         self._room = _Room(layout, spool_limit(layout, settings))
         self._capture = Capture(record.sip_ports, idle_ns=int(record.window * _NS) // 2)
         self._head = Head(directory / HEAD, write=True)
-        epoch = time.time_ns()
+        epoch = max(time.time_ns(), self._head.epoch + 1)  # a clock that was set back must not put this before what was
         self._advice = AdviceReader(directory, epoch)
         self.writer = SpoolWriter(directory, epoch=epoch, sync=True, patient=False, room=self._room, head=self._head,
                                   segment_bytes=min(record.segment << 20, max(_SMALLEST_SEGMENT, self._room.limit // 32)),
-                                  queue_bytes=settings.capture.queue << 20)
+                                  queue_bytes=settings.capture.queue << 20, first=epoch // _TENTH_NS)
         self._queue_limit = settings.capture.queue << 20
         self._publisher = Publisher(layout.state / f"capture-{self.name}.json", log)
         self._started = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

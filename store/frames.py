@@ -24,9 +24,10 @@ class CallFrames:
     def keep(self, call_id: str, frames: list[Frame]) -> None:
         """These packets carried a message of this Call-ID."""
         mine = self._frames.setdefault(call_id, [])
-        if len(mine) < _FRAMES_PER_CALL:
-            mine += frames
-            self._bytes += sum(len(f.data) for f in frames)
+        mine += frames
+        self._bytes += sum(len(f.data) for f in frames)
+        while len(mine) > _FRAMES_PER_CALL:  # how it began, and what was agreed on last
+            self._bytes -= len(mine.pop(_FRAMES_PER_CALL // 2).data)
         self._frames.move_to_end(call_id)
         while self._bytes > _FRAME_BYTES and len(self._frames) > 1:
             self._drop(next(iter(self._frames)))

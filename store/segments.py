@@ -75,6 +75,8 @@ class Head:
         self._file = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o640)
         before = self._read() if write else None
         self._counter = before.counter if before is not None else 0
+        self.epoch = before.epoch if before is not None else 0
+        """Of whoever wrote it before."""
         self._values = (0, 0, 0, 0, b"")
 
     def write(self, epoch: int, segment: str, used: int, sequence: int, now_ns: int) -> None:
@@ -129,10 +131,11 @@ class SpoolWriter:
 
     def __init__(self, directory: Path, *, segment_bytes: int = 64 << 20, epoch: int = 1, prefix: str = "", sync: bool = False,
                  queue_bytes: int = 64 << 20, patient: bool = True, room: Callable[[int], bool] | None = None,
-                 head: Head | None = None) -> None:
+                 head: Head | None = None, first: int = 1) -> None:
         """`prefix`: "m" for merged runs, whose files are not used again. `sync`: runs are flushed to the disk, not only to the
         kernel. `patient`: `append` waits where the queue is full, and an error of the disk is raised; else packets are let go
-        and counted in `not_written`. `room`: whether a segment of so many bytes may be made.
+        and counted in `not_written`. `room`: whether a segment of so many bytes may be made. `first`: number of the first
+        segment where there is none; not to be one that there ever was.
         """
         self.directory = directory
         self.segment_bytes = segment_bytes
@@ -158,7 +161,7 @@ class SpoolWriter:
         self._used = self._size = 0
         self._sequence = 0
         numbers = (int(m[3]) for name in os.listdir(directory) if (m := SEGMENT_NAME.fullmatch(name)))
-        self._next = max((number for number in numbers if number < _UNHEARD_OF), default=0) + 1
+        self._next = max((number for number in numbers if number < _UNHEARD_OF), default=first - 1) + 1
         self._thread = threading.Thread(target=self._work, name="spool-writer", daemon=True)
         self._thread.start()
 
