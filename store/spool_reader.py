@@ -55,6 +55,8 @@ class SourceReader:
         self._unread: Counter[str] = Counter()
         """Runs in `_left`, by segment."""
         self._unlistable = False
+        self._scanned = ""
+        """Name of the segment whose damage is counted already, of those that are followed."""
         self._list_at = 0.0
         self._strange: dict[str, bool] = {}
         """Of files with a segment's name, whether they are none."""
@@ -117,7 +119,7 @@ class SourceReader:
         for name in self._names():
             mine = list(self._runs_of(name, False))
             plain += mine
-            self.reading = name
+            self.reading = self._scanned = name
             self._at = SEGMENT_HEADER
             if mine:
                 self._epoch, self._sequence = mine[-1].epoch, mine[-1].last
@@ -236,7 +238,10 @@ class SourceReader:
         except OSError:
             header = None
         if header is None or header[:2] != (self._epoch, self._sequence + 1):
+            told = self.anomalies["spool-damaged"] if left == self._scanned else None
             self._leave([p for p in self._runs_of(left, False) if p.epoch == self._epoch and p.first > self._sequence])
+            if told is not None:
+                self.anomalies["spool-damaged"] = told
 
     def _open(self) -> bool:
         """Opens the segment that is next, or the first there is; False: there is none yet that has been begun."""
