@@ -17,7 +17,7 @@ from rokuon.store.call_facts import call_id
 from rokuon.store.errors import DataError, IndexBusyError, StoreError
 from rokuon.store.index import Index, LegSpan
 from rokuon.store.jobs import Job
-from rokuon.store.layout import FILE_MODE, Layout, is_id
+from rokuon.store.layout import FILE_MODE, Layout, is_id, make_way
 from rokuon.store.sidecar import nanoseconds, read, write_file
 
 __all__ = ["Known", "Notes"]
@@ -48,6 +48,8 @@ class _Ids:
         self._dirty = False
         self.ids: dict[str, None] = {}
         if path is not None:
+            with suppress(OSError):
+                make_way(path)
             with suppress(OSError), open(path, "rb") as file:
                 lines = file.read(_LARGEST).decode("ascii", "replace").split("\n")[:-1]
                 self.ids = dict.fromkeys(line for line in lines if is_id(line))

@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 
 from rokuon.store.errors import DataError, NotPermittedError
 
-__all__ = ["DIRECTORY_MODE", "FILE_MODE", "Layout", "data_directory", "identity", "is_id", "make_id"]
+__all__ = ["DIRECTORY_MODE", "FILE_MODE", "Layout", "data_directory", "identity", "is_id", "make_id", "make_way"]
 
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
@@ -202,3 +202,12 @@ def refused(error: OSError, doing: str) -> DataError | NotPermittedError:
     """The error as one line: `NotPermittedError` where it is a matter of permission."""
     kind = NotPermittedError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else DataError
     return kind(f"{doing}: {(error.strerror or str(error)).lower()}")
+
+
+def make_way(path: Path) -> None:
+    """Moves a directory aside that has the name of a file of ours. Raises OSError."""
+    if path.is_dir() and not path.is_symlink():
+        number = 1
+        while path.with_name(f"{path.name}.strange-{number}").exists():
+            number += 1
+        path.rename(path.with_name(f"{path.name}.strange-{number}"))

@@ -20,9 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from rokuon.store.layout import make_way
 from rokuon.store.runs import Run
 
-__all__ = ["HEAD", "SEGMENT_HEADER", "SEGMENT_NAME", "Head", "HeadState", "SpoolWriter", "segment_header"]
+__all__ = ["HEAD", "SEGMENT_HEADER", "SEGMENT_NAME", "UNHEARD_OF", "Head", "HeadState", "SpoolWriter", "segment_header"]
 
 SEGMENT_NAME = re.compile(r"(free-)?(m?)(\d{8,12})\.seg", re.ASCII)
 SEGMENT_HEADER = 64
@@ -30,7 +31,7 @@ HEAD = "head"
 """Name of the file that says how far a source's spool is written."""
 _SEGMENT = struct.Struct("<8sQQQ")
 _MAGIC = b"RKSEG\x00\x00\x02"
-_UNHEARD_OF = 10**11
+UNHEARD_OF = 10**11
 """No segment has such a number: a file of somebody else's."""
 _IOV = 512
 _GRAIN = 1 << 16
@@ -72,6 +73,8 @@ class Head:
 
     def __init__(self, path: Path, write: bool = False) -> None:
         """Raises OSError, also where there is none to read yet."""
+        if write:
+            make_way(path)
         self._file = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o640)
         before = self._read() if write else None
         self._counter = before.counter if before is not None else 0
@@ -161,7 +164,7 @@ class SpoolWriter:
         self._used = self._size = 0
         self._sequence = 0
         numbers = (int(m[3]) for name in os.listdir(directory) if (m := SEGMENT_NAME.fullmatch(name)))
-        self._next = max((number for number in numbers if number < _UNHEARD_OF), default=first - 1) + 1
+        self._next = max((number for number in numbers if number < UNHEARD_OF), default=first - 1) + 1
         self._thread = threading.Thread(target=self._work, name="spool-writer", daemon=True)
         self._thread.start()
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rokuon.store.numbering import LastTimes
 from rokuon.store.runs import HEADER_SIZE, RUN_MAGIC, DamagedRunError, Run
-from rokuon.store.segments import HEAD, SEGMENT_HEADER, SEGMENT_NAME, Head, HeadState, segment_header
+from rokuon.store.segments import HEAD, SEGMENT_HEADER, SEGMENT_NAME, UNHEARD_OF, Head, HeadState, segment_header
 
 __all__ = ["SourceReader"]
 
@@ -146,7 +146,7 @@ class SourceReader:
         there = set(names)
         self._strange = {name: strange for name, strange in self._strange.items() if name in there}
         found = [(int(m[3]), n) for n in names if (m := SEGMENT_NAME.fullmatch(n)) and not m[1] and bool(m[2]) == merged]
-        return [name for _, name in sorted(found) if not self._is_strange(name)]
+        return [name for number, name in sorted(found) if number < UNHEARD_OF and not self._is_strange(name)]
 
     def _later(self) -> list[str]:
         """Segments that were made after the one that is read."""
@@ -217,7 +217,7 @@ class SourceReader:
             if state is not None and state.segment == self.reading and time.monotonic() < self._list_at:
                 return False  # it says that there is none
             self._list_at = time.monotonic() + _LIST_S
-            later = self._later()
+            later = self._later() or self._elsewhere(state)
             if not later:
                 return False
             run = self._next(state)  # what was written before the other segment was begun
@@ -227,6 +227,12 @@ class SourceReader:
         self._sequence = run.sequence
         self._give(run, runs)
         return True
+
+    def _elsewhere(self, state: HeadState | None) -> list[str]:
+        """The segment that the writer says it is at, where nobody would look: somebody put a file behind it."""
+        if state is None or state.counter == self._first_counter or state.segment in ("", self.reading):
+            return []
+        return [state.segment] if (state.epoch, state.sequence) > (self._epoch, self._sequence) else []
 
     def _go_on(self, name: str) -> None:
         """To the next segment. What is sound of the present one, behind a place that is not, is read before."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from errno import ENOSPC
 from pathlib import Path
 
-from rokuon.store.layout import FILE_MODE
+from rokuon.store.layout import FILE_MODE, make_way
 from rokuon.store.sidecar import write_file
 
 __all__ = ["Span", "Taken", "join"]
@@ -41,6 +42,8 @@ class Taken:
         """By epoch and number."""
         self._written = 0
         self._dirty = False
+        with suppress(OSError):
+            make_way(self._path)
         try:
             with open(self._path, "rb") as file:
                 lines = file.read(_LARGEST).split(b"\n")[:-1]
