@@ -18,7 +18,8 @@ from rokuon.sniffer.pcap_merge import open_captures
 from rokuon.store.capture import Capture
 from rokuon.store.memory import keep_pages
 from rokuon.store.record_files import CHUNK
-from rokuon.store.spool import Spool
+from rokuon.store.segments import SpoolWriter
+from rokuon.store.spool import Source, Spool
 
 MAKE_LOAD = Path(__file__).resolve().parents[2] / "shared" / "load" / "make_load.py"
 LOADS = {
@@ -33,7 +34,9 @@ LOADS = {
 
 def measure(capture: Path, directory: Path) -> tuple[int, float, float, float]:
     """Packets, and CPU seconds of reading, capture and spool."""
-    stage, spool = Capture(), Spool(directory, epoch=1)
+    stage, spool = Capture(), Spool(directory)
+    writes = SpoolWriter(directory)
+    source = Source("", writes)
     reading = capturing = spooling = 0.0
     packets = 0
     before = time.process_time()
@@ -48,10 +51,11 @@ def measure(capture: Path, directory: Path) -> tuple[int, float, float, float]:
         begun = time.thread_time()
         run = stage.process(batch)
         capturing += time.thread_time() - begun
-        spool.append(run)
+        spool.append(run, source)
         packets += len(batch)
     spool.settle()
     spooling = time.process_time() - before - reading - capturing
+    writes.close()
     spool.close()
     assert not writer.is_alive()
     return packets, reading, capturing, spooling
