@@ -36,7 +36,7 @@ def measure(capture: Path, directory: Path) -> tuple[int, float, float, float]:
     """Packets, and CPU seconds of reading, capture and spool."""
     stage, spool = Capture(), Spool(directory)
     writes = SpoolWriter(directory)
-    source = Source("", writes)
+    mine = Source("", writes)
     reading = capturing = spooling = 0.0
     packets = 0
     before = time.process_time()
@@ -51,7 +51,7 @@ def measure(capture: Path, directory: Path) -> tuple[int, float, float, float]:
         begun = time.thread_time()
         run = stage.process(batch)
         capturing += time.thread_time() - begun
-        spool.append(run, source)
+        spool.append(run, mine)
         packets += len(batch)
     spool.settle()
     spooling = time.process_time() - before - reading - capturing

@@ -191,7 +191,10 @@ class Run:
     def let_go(self) -> None:
         """It is on disk: only where its parts lie stays in memory."""
         self.records = self.payload = None
-        self.packets, self.packet_bytes, self.fresh = self.packets[:0], self.packet_bytes[:0], self.fresh[:0]
+        # copies, for a view would hold all that it is cut from
+        self.packets, self.packet_bytes, self.fresh = np.zeros(0, PACKET), np.zeros(0, np.uint8), np.zeros(0, STREAM)
+        self.streams, self.starts = self.streams.copy(), self.starts.copy()
+        self.payload_starts, self.last = self.payload_starts.copy(), self.last.copy()
         self.settled = True
 
     def header(self, epoch: int, parts: list[memoryview]) -> bytes:

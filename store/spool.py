@@ -34,6 +34,7 @@ Needed = Callable[[NDArray[np.uint32]], NDArray[np.int64]]
 _SPAN_NS = 500_000_000
 """What one run can last that is merged of several, where other sources tell of the same time: whoever reads them again, run by
 run, is to hear of everything at about its time."""
+_REST_NS = 30_000_000_000
 _FREE = 2
 """Segments of a source that are kept to be used again."""
 
@@ -48,6 +49,8 @@ class Segment:
     source: Source
     jobs: int = 0
     """Readers that still need it, beside the runs."""
+    look_ns: int = 0
+    """Packet time before which there is no use in looking whether it can be given back."""
 
 
 class Source:
@@ -224,6 +227,8 @@ class Spool:
         merged: dict[int, Run] = {}
         for name, runs in by_segment.items():
             segment = self._segments[name]
+            if old_ns < segment.look_ns:
+                continue
             newest = max(run.last_ns for run in runs)
             if segment.source.busy(name) or segment.jobs or (free_ns is not None and newest >= free_ns):
                 continue
@@ -238,6 +243,8 @@ class Spool:
                         if made is not None:
                             gone.discard(id(group[0]))
                             merged[id(group[0])] = made
+            elif self._lasting:  # what was needed for long will be for a while
+                segment.look_ns = old_ns + min(max(old_ns - newest, 0) // 10, _REST_NS)
         if gone or merged:
             self.runs = [merged.get(id(run), run) for run in self.runs if id(run) not in gone]
         used = {run.segment for run in self.runs}

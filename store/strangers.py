@@ -103,9 +103,9 @@ class Strangers:
             rows.append(chunk.rows)
         return np.concatenate(numbers), np.concatenate(rows)
 
-    def lowest(self, default: int) -> int:
-        """The lowest of their numbers."""
-        return min((int(chunk.numbers[0]) for chunk in self._chunks if len(chunk.numbers)), default=default)
+    def numbers(self) -> NDArray[np.uint32]:
+        """All of their numbers."""
+        return np.concatenate([np.zeros(0, np.uint32), *(chunk.numbers for chunk in self._chunks)])
 
     @staticmethod
     def whole(rows: NDArray[np.uint8]) -> NDArray[np.void]:

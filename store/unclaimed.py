@@ -116,12 +116,9 @@ class StreamKeeper:
 
     def trim(self) -> None:
         """Takes back the room of streams that are over."""
-        lowest = min(self._streams, default=NEVER)
-        lowest = min(lowest, self._strangers.lowest(lowest))
-        if lowest < NEVER:
-            self._last_ns.trim(lowest)
-            self.packets.trim(lowest)
-            self.keep_from.trim(lowest)
+        needed = np.union1d(np.fromiter(self._streams, np.uint32, len(self._streams)), self._strangers.numbers())
+        for marks in (self._last_ns, self.packets, self.keep_from):
+            marks.trim(needed)
 
     @property
     def stream_count(self) -> int:
