@@ -35,6 +35,10 @@ _SPAN_NS = 500_000_000
 """What one run can last that is merged of several, where other sources tell of the same time: whoever reads them again, run by
 run, is to hear of everything at about its time."""
 _REST_NS = 30_000_000_000
+"""For so long at most a segment is not looked at again."""
+_LONG_NS = 600_000_000_000
+"""When calls that are still going on are long ones."""
+_MANY = 32
 _FREE = 2
 """Segments of a source that are kept to be used again."""
 
@@ -235,7 +239,7 @@ class Spool:
             live, total = self._weigh(runs, needed, kept)
             if live == 0:
                 gone.update(id(run) for run in runs)
-            elif live * 2 <= total and newest < old_ns:
+            elif newest < old_ns and (live * 2 <= total or self._scattered(segment, runs, old_ns)):
                 for group in neighbours(runs, self.runs, _SPAN_NS if len(self._sources) > 1 else 0):
                     with contextlib.suppress(OSError, KeyError, DamagedRunError):  # no room for a copy: it stays where it is
                         made = self._merge(group, needed, segment.source, kept)
@@ -250,6 +254,11 @@ class Spool:
         used = {run.segment for run in self.runs}
         for name in [n for n, s in self._segments.items() if n not in used and not s.jobs and not s.source.busy(n)]:
             self._give_back(self._segments.pop(name))
+
+    def _scattered(self, segment: Segment, runs: list[Run], old_ns: int) -> bool:
+        """Whether a lasting spool has what long calls need in many small runs, each of which takes memory and a read."""
+        return (self._lasting and len(runs) > _MANY and runs[-1].last_ns < old_ns - _LONG_NS
+                and not segment.name.rpartition("/")[2].startswith("m"))
 
     def _weigh(self, runs: list[Run], needed: Needed, kept: KeptPackets) -> tuple[int, int]:
         """Bytes that are needed of runs, and bytes that they hold."""

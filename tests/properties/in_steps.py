@@ -18,7 +18,7 @@ from tests.sniffer.batches import batch
 from tests.sniffer.captures import Packet
 
 from rokuon.appliance import correlating, intake
-from rokuon.store import listing, record_files, recorder, segments, spool_reader
+from rokuon.store import listing, record_files, recorder, segments, spool, spool_reader
 from rokuon.store.capture import Capture
 from rokuon.store.correlate import Correlator
 from rokuon.store.index import Index
@@ -80,6 +80,8 @@ def small_world(clock: Clock, crashes: Crashes | None = None) -> Iterator[pytest
             patch.setattr(module, "time", clock)
         patch.setattr(segments, "_GRAIN", 64)
         patch.setattr(recorder, "_SETTLED_NS", SETTLED_NS)
+        patch.setattr(spool, "_LONG_NS", 4 * S)
+        patch.setattr(spool, "_MANY", 1)
         patch.setattr(correlating, "_SEGMENT", SEGMENT)
         patch.setattr(correlating, "_GIVE_BACK_S", 1.0)
         patch.setitem(Correlator.__init__.__kwdefaults__, "piece_ns", PIECE_NS)
