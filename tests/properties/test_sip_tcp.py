@@ -166,7 +166,8 @@ def test_any_segmentation_gives_the_same_messages(data: st.DataObject, bodies: l
     assert tcp._total == 0
 
 
-@given(st.data(), st.lists(st.binary(max_size=120).map(lambda b: b.replace(b"SIP", b"")), min_size=1, max_size=5))
+@given(st.data(), st.lists(st.binary(max_size=120).map(lambda b: b.replace(b"SIP", b"").replace(b" ", b"")),  # no "INVITE " at
+                           min_size=1, max_size=5))                                 # its end: that would begin the next message
 @settings(max_examples=200, deadline=None)
 def test_so_it_does_without_the_beginning_of_the_connection(data: st.DataObject, bodies: list[bytes]) -> None:
     messages = framed(bodies)
