@@ -144,8 +144,6 @@ class _Correlating:
             for since, until in self._intake.gaps() if not worked else ():
                 recorder.correlator.note_gap(since, until)
             if not self._intake.more:
-                if not worked:
-                    recorder.caught_up()
                 recorder.tick(now)
             else:
                 recorder.tick(0)
@@ -155,6 +153,8 @@ class _Correlating:
                 recorder.end_all("recovered")
         else:
             recorder.tick(0)
+        if (replayed := self._intake.replayed_ns) is not None and recorder.correlator.now_ns >= replayed:
+            recorder.caught_up()
         self._note()
         if time.monotonic() - self._gave_back > _GIVE_BACK_S:
             self._gave_back = time.monotonic()
@@ -167,11 +167,13 @@ class _Correlating:
 
     def _drain(self) -> None:
         """Somebody asked that open calls be finished."""
-        self._recorder.end_all("capture-stopped")
+        capturing = self._intake.now_ns() is not None
+        self._recorder.end_all("capture-stopped", capturing)
         self._note()
         with suppress(OSError):
             self._recorder.give_back()
-        self._intake.remove_ended()
+        if not capturing and not self._recorder.backlog:
+            self._intake.remove_ended()
         self._look()
         (self._layout.spool / DRAIN).unlink(missing_ok=True)
         self._notifier.status("open calls were finished on request")

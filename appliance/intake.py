@@ -107,6 +107,13 @@ class Intake:
         """What was wrong with the spool."""
         return sum((each.reader.anomalies for each in self._each.values()), Counter())
 
+    @property
+    def replayed_ns(self) -> int | None:
+        """The newest packet time of what was in the spool when this began; None: not all of it has been read."""
+        if not self._scanned or any(each.reader.replayed_ns is None for each in self._each.values()):
+            return None
+        return max((each.reader.replayed_ns or 0 for each in self._each.values()), default=0)
+
     def _scan(self) -> None:
         now = time.monotonic()
         if self._scanned and now - self._scanned < _SCAN_S:

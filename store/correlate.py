@@ -41,6 +41,7 @@ class Correlator(StreamKeeper):
         self.ended_before: Callable[[Call], int | None] | None = None
         """Says of a call that begins when it ended, if that is known because it was recorded before: not all of its signalling
         may be there any more."""
+        self._looked = 0
         self._linger = linger_ns
         self._look = max(idle_ns // 10, 1)
         self._frames = CallFrames()
@@ -94,6 +95,15 @@ class Correlator(StreamKeeper):
             self._close_loose(key)
         return self._taken()
 
+    def end_open(self, reason: str) -> list[Ended | Piece]:
+        """Ends what goes on, while capture does as well: what comes later is other calls'."""
+        for call in list(self.tracker.live.values()):
+            self._note_media(call)
+        self._events(self.tracker.close_all(self.now_ns, reason))
+        for key in sorted(self._loose, key=lambda k: self._loose[k].number, reverse=True):
+            self._give_up_loose(key)
+        return self._taken()
+
     def _taken(self) -> list[Ended | Piece]:
         out, self._out = self._out, []
         return out
@@ -108,6 +118,7 @@ class Correlator(StreamKeeper):
             if theirs is not None and theirs <= now_ns and (ours is None or theirs <= ours):
                 self.now_ns = max(self.now_ns, theirs)
                 self._events(self.tracker.expire(theirs))
+                self._look_back()
             elif ours is not None and ours <= now_ns:
                 at, what, number = self._timers.pop()
                 self.now_ns = max(self.now_ns, at)
@@ -171,14 +182,19 @@ class Correlator(StreamKeeper):
         message = received.message
         if message.method in ("INVITE", "ACK", "BYE", "CANCEL", "PRACK", "UPDATE", "INFO", "REFER", "NOTIFY"):
             self._frames.keep(message.call_id, received.frames)
-        begun = self.tracker.begun
         self._events(self.tracker.receive(received.time_ns, received.src, received.dst, received.encap, received.transport,
                                           message))
-        call = self.tracker.live.get(self.tracker.begun) if self.tracker.begun > begun else None
-        if call is not None and self.ended_before is not None:
-            end_ns = self.ended_before(call)
-            if end_ns is not None:
-                self._at(end_ns + self._linger, "over", call.number)
+        self._look_back()
+
+    def _look_back(self) -> None:
+        """Calls that began: one that was recorded before ends when it did."""
+        while self._looked < self.tracker.begun:
+            self._looked += 1
+            call = self.tracker.live.get(self._looked)
+            if call is not None and self.ended_before is not None:
+                end_ns = self.ended_before(call)
+                if end_ns is not None:
+                    self._at(end_ns + self._linger, "over", call.number)
 
     def open_frames(self) -> list[Frame]:
         """The signalling of all calls in progress, as captured."""

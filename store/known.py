@@ -17,13 +17,14 @@ from rokuon.store.call_facts import call_id
 from rokuon.store.errors import DataError, IndexBusyError, StoreError
 from rokuon.store.index import Index, LegSpan
 from rokuon.store.jobs import Job
-from rokuon.store.layout import FILE_MODE, Layout, is_id, make_way
+from rokuon.store.layout import FILE_MODE, Layout, identity, is_id, make_id, make_way, names_in
 from rokuon.store.sidecar import nanoseconds, read, write_file
 
 __all__ = ["Known", "Notes"]
 
 _LARGEST = 64 << 20
 _LONG = 20_000
+_HOUR_NS, _HOURS = 3600 * 1_000_000_000, 6
 
 
 class Notes(Protocol):
@@ -96,6 +97,7 @@ class Known:
     def __init__(self, layout: Layout, index: Index, lasting: bool, notes: Path | None) -> None:
         """`notes`: the directory for the notes, of a spool that is lasting."""
         self._layout, self._index, self._lasting = layout, index, lasting
+        self._hours: dict[Path, dict[str, str]] = {}
         self._unlisted = _Ids(notes / "unlisted" if notes is not None else None)
         self._left_out = _Ids(notes / "left-out" if notes is not None else None)
 
@@ -129,12 +131,36 @@ class Known:
 
     def ended(self, call: Call) -> int | None:
         """When a call that is seen once more ended; None: the archive does not have it."""
-        i = call_id(call)
-        if i in self._left_out.ids:
-            return call.start_ns
-        with suppress(StoreError):
-            return nanoseconds(str(read(self._layout.sidecar(i)).get("end") or "")) or call.start_ns
+        for i in [call_id(call), *self._alike(call)]:
+            if i in self._left_out.ids:
+                return call.start_ns
+            with suppress(StoreError, ValueError):
+                end_ns = nanoseconds(str(read(self._layout.sidecar(i)).get("end")))
+                if end_ns >= call.start_ns:
+                    return end_ns
         return None
+
+    def _alike(self, call: Call) -> list[str]:
+        """Ids of calls of the same dialog, where the call's own beginning is not there."""
+        leg = call.legs[0]
+        if not call.anomalies["begun-in-mid-call"]:
+            return []
+        mine = {identity(leg.call_id, tag) for tag in (leg.from_tag, leg.to_tag) if tag}
+        return [found[i] for hour in range(_HOURS) for found in [self._hour(call.start_ns - hour * _HOUR_NS)]
+                for i in mine & found.keys()]
+
+    def _hour(self, time_ns: int) -> dict[str, str]:
+        """Ids of that hour's calls, by what tells them apart."""
+        folder = self._layout.folder(make_id(time_ns, "a" * 8))
+        if folder not in self._hours:
+            ids = [name.removesuffix(".json") for name in names_in(folder) if name.endswith(".json")]
+            ids += [i for i in self._left_out.ids if self._layout.folder(i) == folder]
+            self._hours[folder] = {i.rpartition("-")[2]: i for i in ids if is_id(i)}
+        return self._hours[folder]
+
+    def forget_hours(self) -> None:
+        """Nobody will ask for calls that ended before any more."""
+        self._hours.clear()
 
     def left_over(self) -> list[dict[str, Any]]:
         """Sidecars of calls that a process before this one recorded, and may not have put into the index."""

@@ -115,9 +115,9 @@ class Recorder:
             self._spool.recognise(recognised)
             recognised.clear()
 
-    def end_all(self, reason: str) -> None:
-        """Ends all calls that are open, because `reason`; what is captured of them later is not theirs."""
-        ended = self.correlator.finish(reason)
+    def end_all(self, reason: str, capturing: bool = False) -> None:
+        """Ends all calls that are open, because `reason`; what is captured later is not theirs. `capturing`: more comes."""
+        ended = self.correlator.end_open(reason) if capturing else self.correlator.finish(reason)
         self._recognise()
         self._take(ended)
         self._look_up()
@@ -134,6 +134,7 @@ class Recorder:
         if self._lasting and self._news_ns == _NEVER:
             self._news_ns = self.correlator.now_ns
             self.correlator.ended_before = None
+            self._archive.forget_hours()
             self.correlator.signalling.hurry(False)
 
     def finish(self, counts: Mapping[str, int] | None = None, reason: str = "capture-stopped") -> Summary:

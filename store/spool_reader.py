@@ -54,6 +54,8 @@ class SourceReader:
         """Of the streams of runs that were found and are not read yet."""
         self._unread: Counter[str] = Counter()
         """Runs in `_left`, by segment."""
+        self.replayed_ns: int | None = None
+        """Packet time of the newest run of those that were there at first, when all of them have been read."""
         self._unlistable = False
         self._scanned = ""
         """Name of the segment whose damage is counted already, of those that are followed."""
@@ -75,6 +77,7 @@ class SourceReader:
         while len(runs) < most:
             if not self._left:
                 self.lasts.clear()
+                self.replayed_ns = self.newest_ns if self.replayed_ns is None else self.replayed_ns
                 if not self._follow(runs):
                     break
                 continue

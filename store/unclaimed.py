@@ -155,14 +155,16 @@ class StreamKeeper:
             self._loose_begun -= 1  # it was the call's that signalling knows
 
     def _give_up_loose(self, key: frozenset[Endpoint | int]) -> None:
+        """The conversation ends here; what comes of its streams is not its own."""
         loose = self._loose.pop(key)
-        assert loose.call is not None
-        spans = loose.spans(loose.call, self.now_ns, self._last_ns)
+        call = loose.call or loose.begin()
+        spans = loose.spans(call, self.now_ns + 1, self._last_ns)
         for stream in loose.streams:
             del self._loose_of[stream.number]
-            stream.taken.append((stream.first_ns, self.now_ns, loose.number))
-        loose.call.end_ns = loose.call.last_ns = self.now_ns
-        self._out.append(Ended(loose.call, spans, [], pieced=True))
+            stream.taken.append((stream.first_ns, self.now_ns + 1, loose.number))
+            self._at(max(self.now_ns, self._last_ns[stream.number] + self._window), "judge", stream.number)
+        call.end_ns = call.last_ns = self.now_ns
+        self._out.append(Ended(call, spans, [], loose.fed_ns > 0))
 
     def _forget(self, stream: Stream) -> None:
         self.binder.forget(stream)

@@ -143,8 +143,13 @@ def play(root: Path, lots: Sequence[Lot], crashes: Crashes, gaps: Sequence[int],
                         crashes.left = left.pop(0)
                     clock.now_ns += RUN_NS if clock.now_ns < at + 2 * S else 5 * S
             crashes.left = -1
+            for source, gone in zip(sources, away, strict=True):
+                if gone:
+                    source.again()
             for _ in range(20):
                 clock.now_ns += 2 * S
+                for source in sources:
+                    source.beat(clock.now_ns)
                 making.until_quiet()
             found = archive(layout.root)
             check_little_is_left(making, layout)
