@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from rokuon.store.talk_path import audible, voice_like
 __all__ = ["Worker"]
 
 _SLACK = 256
+_GONE = (errno.EIO, errno.ENOENT, errno.ESTALE, errno.EISDIR, errno.ENOTDIR)
+"""What is wrong with a file that will not become better by waiting."""
 _OPEN_FILES = 32
 """Segments are not used by the same name again: what stays open of them has a bound."""
 
@@ -58,13 +60,20 @@ class Worker:
         self._given_up: set[int] = set()
         self._copies: Counter[int] = Counter()
         """Packets that a mirror brought with other tags as well, by the call's number."""
+        self._damaged: Counter[int] = Counter()
+        """Packets that the spool had, and has no more."""
         self._pieces: dict[int, PacketsInPieces] = {}
 
     def run(self, job: Job) -> dict[str, Any] | None:
         """Does the job. Returns the sidecar of a call that is over; None for a piece, and for RTP that is no voice."""
         if job.number in self._given_up:
             raise ValueError("an earlier part of the call could not be finalised")
-        loaded = [self._load(stream, job) for stream in job.streams]
+        try:
+            loaded = [self._load(stream, job.files) for stream in job.streams]
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            loaded = [self._load(self._sound(stream, job), job.files) for stream in job.streams]
         streams = [stream for stream, packets in zip(job.streams, loaded, strict=True) if len(packets.records)]
         loaded = [packets for packets in loaded if len(packets.records)]
         finalizer = self.open.get(job.number)
@@ -83,8 +92,10 @@ class Worker:
         if job.until_ns is not None:
             self._keep(job, kept, finalizer)
             return None
-        if copies := self._copies.pop(job.number, 0):
-            job.facts["anomalies"] = dict(sorted({**job.facts["anomalies"], "mirror-copies": copies}.items()))
+        odd = {"mirror-copies": self._copies.pop(job.number, 0), "spool-damaged": self._damaged.pop(job.number, 0)}
+        if any(odd.values()):
+            odd = {name: count for name, count in odd.items() if count}
+            job.facts["anomalies"] = dict(sorted({**job.facts["anomalies"], **odd}.items()))
         sidecar = finalizer.finish(job.facts, sync=self._sync)
         del self.open[job.number]
         pieces = self._pieces.pop(job.number, None)
@@ -117,7 +128,21 @@ class Worker:
         alone = [i for i, fold in enumerate(folded) if fold is None]
         return [streams[i] for i in alone], [loaded[i] for i in alone]
 
-    def _load(self, stream: StreamJob, job: Job) -> Loaded:
+    def _sound(self, stream: StreamJob, job: Job) -> StreamJob:
+        """The stream without what cannot be read any more: somebody removed a segment, or the disk has lost it."""
+        sound = np.ones(len(stream.slices), bool)
+        for n in range(len(sound)):
+            try:
+                self._load(replace(stream, slices=stream.slices[n:n + 1]), job.files)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+                sound[n] = False
+        if not sound.all():
+            self._damaged[job.number] += int(stream.slices["records"][~sound].sum())
+        return replace(stream, slices=stream.slices[sound])
+
+    def _load(self, stream: StreamJob, files: dict[int, str]) -> Loaded:
         """Reads the stream's packets. (Mapped, the spool would count as this process's memory: the kernel maps large folios.)"""
         parts = stream.slices.tolist()
         counts = [part[1] for part in parts]
@@ -132,7 +157,7 @@ class Worker:
         at = row = 0
         for records_at, number, payload_at, length, base, _, _, segment in parts:
             if segment != before:
-                file, before = self._file(job.files[segment]), segment
+                file, before = self._file(files[segment]), segment
             end = row + number * width
             read += preadv(file, [rows[row:end]], records_at) + preadv(file, [octets[at:at + length]], payload_at)
             moved.append(at - base)
@@ -169,6 +194,7 @@ class Worker:
         if for_good:
             self._given_up.add(number)
         self._copies.pop(number, None)
+        self._damaged.pop(number, None)
         if pieces := self._pieces.pop(number, None):
             pieces.discard()
         finalizer = self.open.pop(number, None)
@@ -177,7 +203,7 @@ class Worker:
 
     def set_aside(self, job: Job, path: Path) -> None:
         """Writes the job's packets as a capture; none of them is looked into. Raises OSError."""
-        kept = [(stream.template, self._load(stream, job)) for stream in job.streams]
+        kept = [(stream.template, self._load(self._sound(stream, job), job.files)) for stream in job.streams]
         write_packets(path, job.frames, kept, self._sync)
 
     def close(self) -> None:

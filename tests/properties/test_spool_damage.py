@@ -129,3 +129,39 @@ def test_damage(seed: int, damages: list[int], alive: bool) -> None:
     assert [line for line in differences(later, found) if not line.startswith("too much")] == []
     sent = Counter(p.data[50:54] for p in lot if is_voice(p))
     assert all(count <= sent[ssrc.to_bytes(4, "big")] for ssrc, count in packets_by_ssrc(found).items())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_segments_vanish_while_calls_go_on(seed: int, tmp_path: Path) -> None:
+    """What lay there is missing, and is said to be; nothing waits for it."""
+    rng, clock, layout = random.Random(seed), Clock(), Layout(tmp_path / "live")
+    layout.prepare()
+    lot = traffic(STARTS)
+    with small_world(clock) as patch:
+        wanted = quietly(tmp_path, [lot])
+        source = Source(layout, "eth0", clock)
+        making = Making(layout, clock, patch)
+        try:
+            for at, some in runs(lot):
+                clock.now_ns = at
+                source.take(some)
+                source.beat(at)
+                making.until_quiet()
+                if rng.random() < 0.05:
+                    left = sorted(source.directory.glob("[0-9m]*.seg"))[:-1]
+                    if left:
+                        rng.choice([gone, cut])(rng, rng.choice(left))
+            for _ in range(20):
+                clock.now_ns += 2 * S
+                source.beat(clock.now_ns)
+                making.until_quiet()
+            found = archive(layout.root)
+            assert making.recorder.backlog == making.recorder.in_progress == 0
+        finally:
+            making.close()
+            source.close()
+    assert not wanted.keys() - found.keys()
+    assert any(call["anomalies"] for call in found.values())
+    for i, call in wanted.items():
+        missing = sum(s[5] for s in call["streams"]) - sum(s[5] for s in found[i]["streams"])
+        assert missing == found[i]["anomalies"].get("spool-damaged", 0)
