@@ -117,6 +117,11 @@ def run(command: Any) -> int:
         complain("not enough memory")
         return FAILED
     except Exception as error:
+        from rokuon.sniffer.errors import CaptureError, CapturePermissionError  # noqa: PLC0415 -- start-up is felt
+
+        if isinstance(error, CaptureError):
+            complain(str(error))
+            return BUSY if isinstance(error, CapturePermissionError) else FAILED
         if os.environ.get("ROKUON_DEBUG"):
             raise
         complain(f"{type(error).__name__}: {error} (this is a fault of rokuon; ROKUON_DEBUG=1 shows where)")

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import click
 
-from rokuon.commands.common import Context, complain, example
+from rokuon.commands.common import Context, example
 
 __all__ = ["capture"]
-
-BUSY = 4
 
 
 @click.command(epilog=example("rokuon capture -i eth1"))
@@ -26,14 +24,6 @@ def capture(context: Context, /, interfaces: tuple[str, ...], bpf: str, duration
     start. SIGHUP makes it read its settings again.
     """
     from rokuon.appliance.capturing import capture_packets
-    from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError
 
-    try:
-        capture_packets(interfaces, context.layout, context.settings, bpf=bpf, duration_s=duration, reload=context.read_settings)
-    except CapturePermissionError as error:
-        complain(str(error))
-        return BUSY
-    except CaptureError as error:
-        complain(str(error))
-        return 1
+    capture_packets(interfaces, context.layout, context.settings, bpf=bpf, duration_s=duration, reload=context.read_settings)
     return 0

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rokuon.commands.common import Context, clean, coloured, complain, example, is_terminal, stdout_bytes
+from rokuon.commands.common import Context, clean, coloured, example, is_terminal, stdout_bytes
 
 if TYPE_CHECKING:
     from rokuon.appliance.doctor.finding import Finding, Report
 
 __all__ = ["doctor"]
 
-BUSY = 4
 MARKS = {"problem": ("PROBLEM", "red"), "warning": ("WARNING", "yellow"), "note": ("note", "cyan"), "ok": ("ok", "green")}
 INDENT = " " * 9
 WIDEST = 100
@@ -51,23 +50,15 @@ def doctor(context: Context, /, interfaces: tuple[str, ...], duration: float | N
     if (interfaces and more) or (read and (bpf or duration)):
         raise click.UsageError("--filter and --duration go with -i, files with -r", here)
     from rokuon.appliance.doctor.examine import examine_files, examine_interfaces
-    from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError
     from rokuon.store.layout import data_directory
 
     settings = context.settings
-    try:
-        with progress() as seen:
-            if interfaces:
-                data = data_directory(context.data, os.environ)  # not looked at yet: what is wrong with it is a finding
-                report = examine_interfaces(interfaces, settings, duration or 30.0, data, bpf=bpf, seen=seen)
-            else:
-                report = examine_files([*read, *more], settings, seen)
-    except CapturePermissionError as error:
-        complain(str(error))
-        return BUSY
-    except CaptureError as error:
-        complain(str(error))
-        return 1
+    with progress() as seen:
+        if interfaces:
+            data = data_directory(context.data, os.environ)  # not looked at yet: what is wrong with it is a finding
+            report = examine_interfaces(interfaces, settings, duration or 30.0, data, bpf=bpf, seen=seen)
+        else:
+            report = examine_files([*read, *more], settings, seen)
     if as_json:
         from rokuon.store.sidecar import dumps
 

@@ -19,8 +19,8 @@ __all__ = ["record"]
 
 WARNINGS = 50
 """Shown at most."""
-BUSY, INTERRUPTED, TERMINATED = 4, 130, 143
-"""No permission; and what a shell makes of SIGINT and SIGTERM: 128 and the signal's number."""
+INTERRUPTED, TERMINATED = 130, 143
+"""What a shell makes of SIGINT and SIGTERM: 128 and the signal's number."""
 
 
 @click.command(epilog=example("rokuon record -r office.pcap", "rokuon record -r ring-*.pcapng.gz", "rokuon record -i eth1"))
@@ -42,7 +42,6 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
         raise click.UsageError("either -r FILE or -i IFACE" if read else "from where? -r FILE or -i IFACE", here)
     if (interfaces and more) or (read and (bpf or duration)):
         raise click.UsageError("--filter and --duration go with -i, files with -r", here)
-    from rokuon.sniffer.pcap_file import CaptureError, CapturePermissionError
     from rokuon.store.errors import ChildFailedError
     from rokuon.store.record_files import record_files
     from rokuon.store.tally import Ledger, add
@@ -62,12 +61,6 @@ def record(context: Context, /, read: tuple[str, ...], interfaces: tuple[str, ..
                     summary = record_files([*read, *more], layout.root, settings, side_by_side, progress)
     except ChildFailedError as error:
         return error.status
-    except CapturePermissionError as error:
-        complain(str(error))
-        return BUSY
-    except CaptureError as error:
-        complain(str(error))
-        return 1
     except KeyboardInterrupt as interrupt:
         complain("interrupted; what is finished is kept, the same command again does the rest")
         return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED

@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rokuon.sniffer.errors import CaptureError, CapturePermissionError
 from rokuon.sniffer.packet import SLACK, PacketBatch
 from rokuon.sniffer.pcap_format import MAGIC_SIZE, RECORD_MAX, Format, format_of
 
@@ -25,14 +26,6 @@ CHUNK_MIN = 1 << 10
 ZIPPED_PIECE = 1 << 18
 LINGER_S = 0.05
 """How long a pipe that has nothing more at the moment is waited for before what came is handed on."""
-
-
-class CaptureError(Exception):
-    """A capture cannot be read at all; one line that names the file and what is wrong."""
-
-
-class CapturePermissionError(CaptureError):
-    """The interface is there, and we may not capture from it."""
 
 
 def one_line(name: str) -> str:
