@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from types import FrameType
 from typing import Any
 
@@ -22,11 +19,12 @@ from rokuon.appliance.publisher import Publisher
 from rokuon.sniffer.pcap_live import LiveCapture, open_live
 from rokuon.store.advice import AdviceReader
 from rokuon.store.capture import Capture
-from rokuon.store.errors import NotPermittedError
 from rokuon.store.layout import Layout, refused
 from rokuon.store.memory import keep_pages
+from rokuon.store.process import begin_again, on_signals, sole
 from rokuon.store.segments import HEAD, Head, SpoolWriter
 from rokuon.store.settings import Settings
+from rokuon.store.sidecar import iso
 
 __all__ = ["SPOOL_PREFIX", "capture_packets", "source_name", "spool_limit"]
 
@@ -46,22 +44,6 @@ _SMALLEST_SEGMENT = 1 << 20
 def source_name(interfaces: Sequence[str]) -> str:
     """What the spool of a capture of these interfaces is called."""
     return "+".join(re.sub(r"[^A-Za-z0-9._@-]", "_", interface) for interface in interfaces)[:200]
-
-
-@contextmanager
-def _only_capture_of(interface: str, layout: Layout) -> Iterator[None]:
-    """Keeps a second capture of the same interface off the same data. Raises NotPermittedError where there is one."""
-    path = layout.spool / f"{interface}.lock"
-    try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        raise refused(error, f"cannot write {path}") from None
-    with open(file, "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NotPermittedError(f"{interface} is being recorded into {layout.root} already") from None
-        yield
 
 
 def spool_limit(layout: Layout, settings: Settings) -> int:
@@ -125,7 +107,7 @@ class _Capturing:
                                   queue_bytes=settings.capture.queue << 20, first=epoch // _TENTH_NS)
         self._queue_limit = settings.capture.queue << 20
         self._publisher = Publisher(layout.state / f"capture-{self.name}.json", log)
-        self._started = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        self._started = iso(time.time_ns())
         self._lines: deque[str] = deque(maxlen=_LINES)
         self._newest = 0
         self._heard = time.monotonic_ns()
@@ -136,13 +118,11 @@ class _Capturing:
         self._second = (time.monotonic(), 0, 0, 0)
         self._rates = (0.0, 0.0, 0.0)
 
-    def run(self, duration_s: float | None, told: Callable[[], None] | None) -> None:
+    def run(self, duration_s: float | None) -> None:
         """Until the source ends."""
         begun = looked = time.monotonic()
         self._publish()
         self._notifier.ready(f"capturing from {self.name}")
-        if told:
-            told()
         for batch in self._source:
             now = time.monotonic()
             if len(batch):
@@ -223,13 +203,12 @@ _WHY = {"dropped": "the kernel's buffer was full, or the card's", "disk-slow": "
 
 
 def capture_packets(interfaces: Sequence[str], layout: Layout, settings: Settings, *, bpf: str = "",
-                    duration_s: float | None = None, reload: Callable[[], Settings] | None = None,
-                    told: Callable[[], None] | None = None) -> None:
+                    duration_s: float | None = None, reload: Callable[[], Settings] | None = None) -> None:
     """Writes what comes from interfaces into the spool until SIGINT, SIGTERM or `duration_s`. Calls go on after the next start.
 
     bpf: a filter that packets have to pass beside that of the settings. `reload`: reads the settings anew, at SIGHUP; where those
-    of capture changed, the process begins again. `told` is called when capture has begun. Raises CaptureError (its kind
-    CapturePermissionError) where an interface cannot be opened, StoreError where the spool cannot be written.
+    of capture changed, the process begins again. Raises CaptureError (its kind CapturePermissionError) where an interface cannot
+    be opened, StoreError where the spool cannot be written.
     """
     layout.prepare()
     keep_pages()
@@ -238,7 +217,8 @@ def capture_packets(interfaces: Sequence[str], layout: Layout, settings: Setting
     with ExitStack() as stack:
         for interface in dict.fromkeys(interfaces):
             if interface and "/" not in interface and not interface.startswith("."):  # else open_live says so
-                stack.enter_context(_only_capture_of(interface, layout))
+                stack.enter_context(sole(layout.spool / f"{interface}.lock",
+                                         f"{interface} is being recorded into {layout.root} already"))
         choices = settings.capture
         both = " and ".join(f"({part})" for part in (choices.filter, bpf) if part.strip())
         source = stack.enter_context(open_live(list(interfaces), filter=both, snaplen=choices.snaplen, run_seconds=_RUN_S,
@@ -258,17 +238,16 @@ def capture_packets(interfaces: Sequence[str], layout: Layout, settings: Setting
                 again = True
                 source.stop()
 
-        for number, handler in ((signal.SIGINT, stop), (signal.SIGTERM, stop), (signal.SIGHUP, look_again)):
-            stack.callback(signal.signal, number, signal.signal(number, handler))
+        stack.enter_context(on_signals({signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: look_again}))
         try:
             capturing = _Capturing(interfaces, layout, settings, source, log, notifier)
         except OSError as error:
             raise refused(error, f"cannot write to {layout.spool}") from None
         try:
-            capturing.run(duration_s, told)
+            capturing.run(duration_s)
         finally:
             (notifier.reloading if again else notifier.stopping)()
             capturing.close()
     if again:
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- itself
+        begin_again()
 

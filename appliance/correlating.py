@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
+from rokuon import __version__
 from rokuon.appliance.advising import Advising
 from rokuon.appliance.finished import Finished
 from rokuon.appliance.in_progress import calls_in_progress
@@ -25,10 +23,11 @@ from rokuon.appliance.state import publish
 from rokuon.appliance.watching import Watching
 from rokuon.store import tally
 from rokuon.store.disk import DiskWatch
-from rokuon.store.errors import NotPermittedError, StoreError
+from rokuon.store.errors import StoreError
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout, refused
 from rokuon.store.pool import Pool
+from rokuon.store.process import begin_again, on_signals, sole
 from rokuon.store.recorder import Recorder
 from rokuon.store.settings import Settings
 from rokuon.store.sidecar import iso
@@ -75,7 +74,7 @@ class _Correlating:
         self._tallied: Counter[str] = Counter()
         self._ledger = tally.Ledger(layout)
         self._told = self._damage = 0
-        self._started = _now()
+        self._started = iso(time.time_ns())
         self._heard = time.monotonic()
         self._stopping = self._reload = False
         self._looked = self._ticked = self._gave_back = 0.0
@@ -235,7 +234,7 @@ class _Correlating:
         self._watching.look(self._intake.behind_s)
         calls, more = calls_in_progress(correlator, self._watching)
         state: dict[str, Any] = {
-            "pid": os.getpid(), "version": _version(), "started": self._started, "stopped": stopped,
+            "pid": os.getpid(), "version": __version__, "started": self._started, "stopped": stopped,
             "now": iso(correlator.now_ns) if correlator.now_ns else None, "behind_s": round(self._intake.behind_s, 3),
             "calls_in_progress": correlator.open, "streams": correlator.stream_count,
             "backlog": {"jobs": recorder.backlog, "spool_segments": self._spool.segment_count},
@@ -259,36 +258,18 @@ class _Correlating:
         self._pool.close()
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _version() -> str:
-    from rokuon import __version__  # noqa: PLC0415
-
-    return __version__
-
-
-def correlate_spool(layout: Layout, settings: Settings, jobs: int = 1, *, reload: Callable[[], Settings] | None = None,
-                    told: Callable[[], None] | None = None) -> None:
+def correlate_spool(layout: Layout, settings: Settings, jobs: int = 1, *, reload: Callable[[], Settings] | None = None) -> None:
     """Makes recordings of what captures write into the spool, until SIGINT or SIGTERM. Open calls go on after the next start.
 
-    `reload`: reads the settings anew, at SIGHUP, with which the process then begins again. `told` is called when it has begun.
+    `reload`: reads the settings anew, at SIGHUP, with which the process then begins again.
     Raises NotPermittedError where another process does the same, StoreError where the archive cannot be written.
     """
     layout.prepare()
     gc.freeze()  # modules stay
     log, notifier = Log("correlate"), Notifier()
     with ExitStack() as stack:
-        path = layout.spool / "correlate.lock"
-        try:
-            lock = stack.enter_context(open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640), "wb"))
-        except OSError as error:
-            raise refused(error, f"cannot write {path}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise NotPermittedError(f"calls in {layout.root} are being recorded by another process already") from None
+        stack.enter_context(sole(layout.spool / "correlate.lock",
+                                 f"calls in {layout.root} are being recorded by another process already"))
         try:
             correlating = _Correlating(layout, settings, jobs, log, notifier)
         except OSError as error:
@@ -304,11 +285,8 @@ def correlate_spool(layout: Layout, settings: Settings, jobs: int = 1, *, reload
                 return
             correlating.again()
 
-        for number, handler in ((signal.SIGINT, correlating.stop), (signal.SIGTERM, correlating.stop), (signal.SIGHUP, again)):
-            stack.callback(signal.signal, number, signal.signal(number, handler))
-        if told:
-            told()
+        stack.enter_context(on_signals({signal.SIGINT: correlating.stop, signal.SIGTERM: correlating.stop, signal.SIGHUP: again}))
         reloading = correlating.run()
         (notifier.reloading if reloading else notifier.stopping)()
     if reloading:
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 -- itself
+        begin_again()

@@ -6,11 +6,10 @@ import os
 import time
 from bisect import bisect_left
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from rokuon.store.layout import FILE_MODE, Layout
-from rokuon.store.sidecar import dumps, nanoseconds
+from rokuon.store.sidecar import dumps, iso, nanoseconds
 
 __all__ = ["Finished"]
 
@@ -34,7 +33,7 @@ class Finished:
             if 0 <= took < _OLD_S:  # else it lay in the spool while nobody looked
                 self._counts[bisect_left(_EDGES, took)] += 1
                 self._sum += took
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        now = iso(time.time_ns())
         line = f"{dumps({'time': now, 'id': sidecar['id'], 'state': sidecar.get('state')})}\n".encode()
         file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
         try:

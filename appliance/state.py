@@ -10,12 +10,12 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rokuon.store.layout import Layout
-from rokuon.store.sidecar import dump, write_file
+from rokuon.store.sidecar import dump, iso, write_file
 
 __all__ = ["STALE_S", "SUPERVISED", "age_s", "captures", "correlation", "publish", "read"]
 
@@ -27,7 +27,7 @@ _LARGEST = 16 << 20
 
 def publish(path: Path, state: Mapping[str, Any]) -> None:
     """Puts the state in the place of what is there, with `schema`, `time` and `supervised` added. Raises OSError."""
-    written = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    written = iso(time.time_ns())
     write_file(path, dump({"schema": 1, "time": written, "supervised": SUPERVISED in os.environ, **state}), sync=False)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,7 @@ from rokuon.appliance.correlating import DRAIN
 from rokuon.appliance.state import SUPERVISED, captures, correlation
 from rokuon.store.errors import ChildFailedError
 from rokuon.store.layout import FILE_MODE, Layout
+from rokuon.store.process import end_with_parent, on_signals
 from rokuon.store.record_files import Progress
 from rokuon.store.summary import Summary
 
@@ -31,7 +31,6 @@ _LONGEST_REST_S = 10.0
 _MOST_STARTS = 5
 """When calls are to be finished at the end, a process that keeps ending is started again so often."""
 _CAPTURE_END_S, _DRAIN_S, _CORRELATE_END_S = 20.0, 600.0, 40.0
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(slots=True)
@@ -54,7 +53,7 @@ class _Child:
 
         def follow() -> None:  # in the child: Ctrl-C is the parent's business, and nobody is left behind when that dies
             os.setsid()
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            end_with_parent(signal.SIGTERM)
             if os.getppid() != parent:
                 os._exit(0)
 
@@ -117,21 +116,14 @@ class _Signals:
         self.ends = 0
         self.reload = False
 
-    @contextmanager
-    def heard(self) -> Iterator[None]:
+    def heard(self) -> AbstractContextManager[None]:
         def end(*_: object) -> None:
             self.ends += 1
 
         def again(*_: object) -> None:
             self.reload = True
 
-        before = {number: signal.signal(number, handler)
-                  for number, handler in ((signal.SIGINT, end), (signal.SIGTERM, end), (signal.SIGHUP, again))}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return on_signals({signal.SIGINT: end, signal.SIGTERM: end, signal.SIGHUP: again})
 
 
 def supervise(options: Sequence[str], layout: Layout, interfaces: Sequence[str], jobs: int, *, bpf: str = "",

@@ -6,7 +6,6 @@ lies in DATA/state/alarms.json and DATA/state/hooks.json; where they cannot be w
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
@@ -16,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rokuon import __version__
 from rokuon.appliance.alarm_rules import CRITICAL, Look
@@ -28,8 +27,9 @@ from rokuon.appliance.metrics_http import MetricsServer, write_textfile
 from rokuon.appliance.notify import Notifier
 from rokuon.appliance.shapes import counts, table
 from rokuon.appliance.state import captures, correlation, publish, read
-from rokuon.store.errors import NotPermittedError, StoreError
-from rokuon.store.layout import FILE_MODE, Layout, refused
+from rokuon.store.errors import StoreError
+from rokuon.store.layout import Layout
+from rokuon.store.process import on_signals, sole
 from rokuon.store.settings import Settings, address
 
 __all__ = ["Watch"]
@@ -54,7 +54,7 @@ class Watch:
                  reload: Callable[[], Settings]) -> None:
         self._layout, self._settings, self._log, self._notifier, self._reload = layout, settings, log, notifier, reload
         layout.make_directory(layout.state)
-        self._lock = _alone(layout.state / ".watch.lock")
+        self._lock = sole(layout.state / ".watch.lock", f"{layout.state} is watched already, by another `rokuon metrics`")
         self._registry = registry(layout)
         self._server = MetricsServer(*address(listen, settings.metrics.public), self._registry) if listen else None
         self._textfile = Path(textfile) if textfile else None
@@ -78,25 +78,23 @@ class Watch:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
-        before = {number: signal.signal(number, self._signalled) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-        woken_by = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        try:
-            if self._server is not None:
-                self._server.start()
-            self._notifier.ready(self._status())
-            self._log.info("watch-started", self._status())
-            while not self._stopping:
-                self._step(time.monotonic())
-                self._wait(ours)
-            self._end()
-        finally:
-            signal.set_wakeup_fd(woken_by)
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            if self._server is not None:
-                self._server.stop()
-            ours.close()
-            theirs.close()
+        with on_signals(dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGHUP), self._signalled)):
+            woken_by = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+            try:
+                if self._server is not None:
+                    self._server.start()
+                self._notifier.ready(self._status())
+                self._log.info("watch-started", self._status())
+                while not self._stopping:
+                    self._step(time.monotonic())
+                    self._wait(ours)
+                self._end()
+            finally:
+                signal.set_wakeup_fd(woken_by)
+                if self._server is not None:
+                    self._server.stop()
+                ours.close()
+                theirs.close()
 
     def _signalled(self, number: int, _frame: Any) -> None:
         if number == signal.SIGHUP:
@@ -232,17 +230,3 @@ class Watch:
             for hook in hooks:
                 hook.finish(time.monotonic())
             time.sleep(_BUSY_S)
-
-
-def _alone(path: Path) -> BinaryIO:
-    """A lock that is held as long as the file is open. Raises NotPermittedError where another process holds it."""
-    try:
-        file = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), "rb+")  # noqa: SIM115 -- held
-    except OSError as error:
-        raise refused(error, f"cannot write {path}") from None
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        raise NotPermittedError(f"{path.parent} is watched already, by another `rokuon metrics`") from None
-    return file

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import queue
 import resource
 import signal
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rokuon.store.durable import Batch
 from rokuon.store.jobs import Job
+from rokuon.store.process import end_with_parent
 from rokuon.store.settings import Settings
 from rokuon.store.worker import Worker
 
@@ -32,7 +32,6 @@ _STALLED = 20
 """So many times as long it may take by the clock."""
 _MEMORY = 3 << 30
 """Bytes that a worker may have beyond what it began with."""
-_PR_SET_PDEATHSIG = 1
 _FILES, _FLUSH_S = 48, 0.25
 """So many files, or those of so many seconds, are flushed together; fewer where nothing else is to be done."""
 
@@ -97,7 +96,7 @@ def _restrain() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the recorder decides what they mean
         signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody waits for the work of a recorder that was killed
+        end_with_parent(signal.SIGKILL)  # nobody waits for the work of a recorder that was killed
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold voices
         most = resource.getrlimit(resource.RLIMIT_DATA)[1]
