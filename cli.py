@@ -21,6 +21,7 @@ from rokuon.store.errors import (  # noqa: E402
     NoSuchCallError,
     NotPermittedError,
     StoreError,
+    why,
 )
 
 __all__ = ["main"]
@@ -79,7 +80,7 @@ class Commands(click.Group):
             status = 0
         except OSError as error:
             if not status:  # else it has been said: a write in the command failed, and what it left to be flushed does again
-                complain(f"cannot write: {(error.strerror or str(error)).lower()}")
+                complain(f"cannot write: {why(error)}")
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = FAILED
         sys.exit(status)
@@ -111,7 +112,7 @@ def run(command: Any) -> int:
         raise
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        complain(f"{place}{(error.strerror or str(error)).lower()}")
+        complain(f"{place}{why(error)}")
         return BUSY if isinstance(error, PermissionError) else FAILED
     except MemoryError:
         complain("not enough memory")

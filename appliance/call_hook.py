@@ -17,6 +17,7 @@ from typing import Any
 from rokuon.appliance.finished_queue import FinishedQueue
 from rokuon.appliance.hooks import Outcome, Run, Says, environment
 from rokuon.appliance.shapes import rows, table, whole
+from rokuon.store.errors import why
 from rokuon.store.layout import Layout, is_id
 
 __all__ = ["AGAIN_S", "CallHook"]
@@ -125,13 +126,13 @@ class CallHook:
             self._counts["missing"] += 1
             return
         except OSError as error:
-            self._ended(call, Outcome("failed", f"cannot read its sidecar: {(error.strerror or str(error)).lower()}"), now)
+            self._ended(call, Outcome("failed", f"cannot read its sidecar: {why(error)}"), now)
             return
         try:
             environ = environment(self._layout.root, "call", ROKUON_CALL=call.id)
             self._running.append((Run(self.command, sidecar, environ, self.timeout_s, now), call))
         except OSError as error:
-            self._ended(call, Outcome("failed", f"cannot be run: {(error.strerror or str(error)).lower()}"), now)
+            self._ended(call, Outcome("failed", f"cannot be run: {why(error)}"), now)
         finally:
             os.close(sidecar)
 

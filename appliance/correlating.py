@@ -23,7 +23,7 @@ from rokuon.appliance.state import publish
 from rokuon.appliance.watching import Watching
 from rokuon.store import tally
 from rokuon.store.disk import DiskWatch
-from rokuon.store.errors import StoreError
+from rokuon.store.errors import StoreError, why
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout, refused
 from rokuon.store.pool import Pool
@@ -93,7 +93,7 @@ class _Correlating:
         try:
             self._finished.add(sidecar)
         except OSError as error:
-            self._log.warning("finished", f"cannot write what the call hook reads: {(error.strerror or str(error)).lower()}")
+            self._log.warning("finished", f"cannot write what the call hook reads: {why(error)}")
 
     # -- the loop ------------------------------------------------------------
     def run(self) -> bool:
@@ -133,7 +133,7 @@ class _Correlating:
         try:
             self._recorder.note()
         except OSError as error:
-            self._log.error("spool", f"cannot note what is recorded: {(error.strerror or str(error)).lower()}")
+            self._log.error("spool", f"cannot note what is recorded: {why(error)}")
 
     def _tick(self, worked: bool) -> None:
         recorder, now = self._recorder, self._intake.now_ns()
@@ -160,7 +160,7 @@ class _Correlating:
             try:
                 recorder.give_back()
             except OSError as error:
-                self._log.error("spool", f"cannot give spool back: {(error.strerror or str(error)).lower()}")
+                self._log.error("spool", f"cannot give spool back: {why(error)}")
         if not worked and not self._intake.more and (self._layout.spool / DRAIN).exists():
             self._drain()
 
@@ -249,7 +249,7 @@ class _Correlating:
         try:
             publish(self._layout.state / "correlate.json", state)
         except OSError as error:
-            self._log.warning("state", f"cannot write the state: {(error.strerror or str(error)).lower()}")
+            self._log.warning("state", f"cannot write the state: {why(error)}")
 
     def close(self) -> None:
         """Lets go of everything."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from rokuon.appliance.shapes import rows
+from rokuon.store.errors import why
 from rokuon.store.sidecar import dumps
 
 __all__ = ["AlarmHook", "Outcome", "Run", "Says", "environment"]
@@ -216,7 +217,7 @@ class AlarmHook:
         try:
             self._running = self._start(notice.body, now), notice
         except OSError as error:
-            self._ended(notice, Outcome("failed", f"cannot be run: {(error.strerror or str(error)).lower()}"), now)
+            self._ended(notice, Outcome("failed", f"cannot be run: {why(error)}"), now)
 
     def finish(self, now: float) -> None:
         """Looks after the run in progress, and starts none."""

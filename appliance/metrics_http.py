@@ -19,7 +19,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from rokuon.store.errors import DataError
+from rokuon.store.errors import DataError, why
 
 __all__ = ["MetricsServer", "write_textfile"]
 
@@ -54,7 +54,7 @@ class MetricsServer(ThreadingMixIn, WSGIServer):
             super().__init__((host, port), _Handler)
         except OSError as error:
             shown = f"[{host}]" if ":" in host else host
-            raise DataError(f"cannot listen on {shown}:{port}: {(error.strerror or str(error)).lower()}; another address: "
+            raise DataError(f"cannot listen on {shown}:{port}: {why(error)}; another address: "
                             "[metrics] listen") from None
         self.set_app(_application(registry))
 

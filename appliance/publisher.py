@@ -9,6 +9,7 @@ from typing import Any
 
 from rokuon.appliance.logs import Log
 from rokuon.appliance.state import publish
+from rokuon.store.errors import why
 
 __all__ = ["Publisher"]
 
@@ -43,7 +44,7 @@ class Publisher:
             try:
                 publish(self._path, state)
             except OSError as error:
-                self._log.warning("state", f"cannot write {self._path}: {(error.strerror or str(error)).lower()}")
+                self._log.warning("state", f"cannot write {self._path}: {why(error)}")
 
     def close(self) -> None:
         """Publishes what is left, unless the disk stalls for long."""

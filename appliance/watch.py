@@ -27,7 +27,7 @@ from rokuon.appliance.metrics_http import MetricsServer, write_textfile
 from rokuon.appliance.notify import Notifier
 from rokuon.appliance.shapes import counts, table
 from rokuon.appliance.state import captures, correlation, publish, read
-from rokuon.store.errors import StoreError
+from rokuon.store.errors import StoreError, why
 from rokuon.store.layout import Layout
 from rokuon.store.process import on_signals, sole
 from rokuon.store.settings import Settings, address
@@ -181,7 +181,7 @@ class Watch:
         except OSError as error:
             if what not in self._failing:
                 self._failing.add(what)
-                self._log.error("write-failed", f"{failure}: {(error.strerror or str(error)).lower()}")
+                self._log.error("write-failed", f"{failure}: {why(error)}")
             return False
         if what in self._failing:
             self._failing.remove(what)

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from rokuon.store.errors import IndexBusyError, StoreError
+from rokuon.store.errors import IndexBusyError, StoreError, why
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout
 from rokuon.store.retention import BATCH, Removed, Veto, finish_removals, oldest_calls, remove_calls, removing
@@ -128,7 +128,7 @@ class _FileSystem:
         try:
             self.room = Room.of(self._statvfs(path))
         except OSError as error:
-            self.error = f"cannot look at the file system of {self._path}: {(error.strerror or str(error)).lower()}"
+            self.error = f"cannot look at the file system of {self._path}: {why(error)}"
             return
         self.error = ""
         if self.room.total:

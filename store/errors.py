@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 __all__ = ["AmbiguousCallError", "ChildFailedError", "DataError", "ExistsError", "IndexBusyError", "NoSuchCallError",
-           "NotPermittedError", "StoreError"]
+           "NotPermittedError", "StoreError", "why"]
 
 
 class StoreError(Exception):
@@ -40,3 +40,8 @@ class ChildFailedError(Exception):
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+def why(error: OSError) -> str:
+    """What the system says is wrong, as the end of a line."""
+    return (error.strerror or str(error)).lower()

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 
-from rokuon.store.errors import DataError, NotPermittedError
+from rokuon.store.errors import DataError, NotPermittedError, why
 
 __all__ = ["DIRECTORY_MODE", "FILE_MODE", "Layout", "data_directory", "identity", "is_id", "make_id", "make_way"]
 
@@ -201,7 +201,7 @@ def names_in(directory: Path) -> list[str]:
 def refused(error: OSError, doing: str) -> DataError | NotPermittedError:
     """The error as one line: `NotPermittedError` where it is a matter of permission."""
     kind = NotPermittedError if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else DataError
-    return kind(f"{doing}: {(error.strerror or str(error)).lower()}")
+    return kind(f"{doing}: {why(error)}")
 
 
 def make_way(path: Path) -> None:

@@ -31,7 +31,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from rokuon.store import tally
-from rokuon.store.errors import IndexBusyError, StoreError
+from rokuon.store.errors import IndexBusyError, StoreError, why
 from rokuon.store.index import Index
 from rokuon.store.layout import DIRECTORY_MODE, FILE_MODE, Layout, is_id, make_id, refused
 from rokuon.store.sidecar import Sidecar, read
@@ -78,7 +78,7 @@ class Removed:
 
     def fail(self, call_id: str, error: OSError) -> None:
         if len(self.failed) < TOLD:
-            self.failed.append(f"cannot delete {call_id}: {(error.strerror or str(error)).lower()}")
+            self.failed.append(f"cannot delete {call_id}: {why(error)}")
 
 
 def held(_: str, call: Sidecar) -> str:

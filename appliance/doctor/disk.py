@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from rokuon.appliance.doctor.evidence import Disk
+from rokuon.store.errors import why
 
 __all__ = ["TRIED_BYTES", "examine_disk"]
 
@@ -30,7 +31,7 @@ def examine_disk(data: Path) -> Disk:
             place = place.parent
         usage = shutil.disk_usage(place)
     except OSError as error:
-        return Disk(str(data), False, f"{place}: {(error.strerror or str(error)).lower()}")
+        return Disk(str(data), False, f"{place}: {why(error)}")
     if place != spool:
         what = f"there is no recording yet in {data}, free are {usage.free / 1e9:,.0f} GB"
         return Disk(str(data), False, what, usage.free, usage.total)
@@ -41,7 +42,7 @@ def examine_disk(data: Path) -> Disk:
         try:
             speed = _write(spool / f"doctor-{os.getpid()}.tmp")
         except OSError as error:
-            return Disk(str(data), False, f"{spool}: {(error.strerror or str(error)).lower()}", usage.free, usage.total)
+            return Disk(str(data), False, f"{spool}: {why(error)}", usage.free, usage.total)
     return Disk(str(data), True, "", usage.free, usage.total, speed)
 
 
