@@ -230,7 +230,7 @@ class _Correlating:
 
     def _publish(self, stopped: bool = False) -> None:
         recorder, correlator, summary = self._recorder, self._recorder.correlator, self._recorder.summary
-        balance = recorder.balance
+        balance, in_progress = recorder.balance, recorder.in_progress
         self._watching.look(self._intake.behind_s)
         calls, more = calls_in_progress(correlator, self._watching)
         state: dict[str, Any] = {
@@ -238,8 +238,8 @@ class _Correlating:
             "now": iso(correlator.now_ns) if correlator.now_ns else None, "behind_s": round(self._intake.behind_s, 3),
             "calls_in_progress": correlator.open, "streams": correlator.stream_count,
             "backlog": {"jobs": recorder.backlog, "spool_segments": self._spool.segment_count},
-            "totals": {"seen": balance.seen + recorder.in_progress, "recorded": balance.recorded, "known": balance.known,
-                       "states": dict(self._states), "in_progress": recorder.in_progress,
+            "totals": {"seen": balance.seen + in_progress, "recorded": balance.recorded, "known": balance.known,
+                       "states": dict(self._states), "in_progress": in_progress,
                        "calls_not_recorded": dict(sorted(balance.not_recorded.items())),
                        "not_recorded": dict(sorted((self._tallied + Counter(balance.not_recorded)).items())),
                        "quarantined": summary.quarantined, "recovered": summary.recovered},

@@ -85,9 +85,7 @@ class Correlator(StreamKeeper):
         """The capture is over: everything that is open ends."""
         for received in self.signalling.finish():
             self._receive(received)
-        for call in list(self.tracker.live.values()):
-            self._note_media(call)
-        self._events(self.tracker.close_all(self.now_ns, reason))
+        self._end_calls(reason)
         self._part_with(self._strangers.over(NEVER))
         for number in sorted(self._streams):
             self._judge(number, final=True)
@@ -97,12 +95,15 @@ class Correlator(StreamKeeper):
 
     def end_open(self, reason: str) -> list[Ended | Piece]:
         """Ends what goes on, while capture does as well: what comes later is other calls'."""
-        for call in list(self.tracker.live.values()):
-            self._note_media(call)
-        self._events(self.tracker.close_all(self.now_ns, reason))
+        self._end_calls(reason)
         for key in sorted(self._loose, key=lambda k: self._loose[k].number, reverse=True):
             self._give_up_loose(key)
         return self._taken()
+
+    def _end_calls(self, reason: str) -> None:
+        for call in list(self.tracker.live.values()):
+            self._note_media(call)
+        self._events(self.tracker.close_all(self.now_ns, reason))
 
     def _taken(self) -> list[Ended | Piece]:
         out, self._out = self._out, []

@@ -6,7 +6,6 @@ index does not list them yet, and of calls that are over and not recorded.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,12 +16,12 @@ from rokuon.store.call_facts import call_id
 from rokuon.store.errors import DataError, IndexBusyError, StoreError
 from rokuon.store.index import Index, LegSpan
 from rokuon.store.jobs import Job
-from rokuon.store.layout import FILE_MODE, Layout, identity, is_id, make_id, make_way, names_in
-from rokuon.store.sidecar import nanoseconds, read, write_file
+from rokuon.store.layout import Layout, identity, is_id, make_id, names_in
+from rokuon.store.notes_file import NotesFile
+from rokuon.store.sidecar import nanoseconds, read
 
 __all__ = ["Known", "Notes"]
 
-_LARGEST = 64 << 20
 _LONG = 20_000
 _HOUR_NS, _HOURS = 3600 * 1_000_000_000, 6
 
@@ -45,50 +44,32 @@ class _Ids:
 
     def __init__(self, path: Path | None) -> None:
         """`path`: None: nothing is kept."""
-        self._path = path
-        self._dirty = False
-        self.ids: dict[str, None] = {}
-        if path is not None:
-            with suppress(OSError):
-                make_way(path)
-            with suppress(OSError), open(path, "rb") as file:
-                lines = file.read(_LARGEST).decode("ascii", "replace").split("\n")[:-1]
-                self.ids = dict.fromkeys(line for line in lines if is_id(line))
+        self._file = NotesFile(path) if path is not None else None
+        lines = [line.decode("ascii", "replace") for line in self._file.lines()] if self._file is not None else []
+        self.ids: dict[str, None] = dict.fromkeys(line for line in lines if is_id(line))
 
     def add(self, ids: Sequence[str]) -> None:
         """Raises OSError."""
-        if not ids or self._path is None:
-            return
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
-        try:
-            os.write(file, "".join(f"\n{i}\n" for i in ids).encode())
-        finally:
-            os.close(file)
-        self.ids.update(dict.fromkeys(ids))
-        self._dirty = True
+        if ids and self._file is not None:
+            self._file.add("".join(f"{i}\n" for i in ids).encode())
+            self.ids.update(dict.fromkeys(ids))
 
     def keep(self, ids: Sequence[str]) -> None:
         """Only these. Raises OSError."""
-        if self._path is not None:
-            write_file(self._path, "".join(f"{i}\n" for i in ids).encode(), sync=False)
+        if self._file is not None:
+            self._file.replace("".join(f"{i}\n" for i in ids).encode(), sync=False)
         self.ids = dict.fromkeys(ids)
 
     def clear(self) -> None:
         """None."""
-        if self.ids and self._path is not None:
+        if self.ids and self._file is not None:
             self.ids = {}
-            with suppress(OSError):
-                os.truncate(self._path, 0)
+            self._file.clear()
 
     def sync(self) -> None:
         """Returns when it is on the disk. Raises OSError."""
-        if self._dirty and self._path is not None:
-            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(file)
-            finally:
-                os.close(file)
-            self._dirty = False
+        if self._file is not None:
+            self._file.sync()
 
 
 class Known:

@@ -12,7 +12,7 @@ from typing import Any
 
 from rokuon.store.correlate import Correlator
 from rokuon.store.database import WRITE_PATIENCE_S
-from rokuon.store.ended import Piece
+from rokuon.store.ended import Ended, Piece
 from rokuon.store.errors import DataError, StoreError
 from rokuon.store.index import Index
 from rokuon.store.jobs import Job, make_jobs
@@ -92,38 +92,29 @@ class Recorder:
 
     def process(self, run: Run) -> None:
         """One run, which the spool has taken in, all the way."""
-        ended = self.correlator.process(run)
-        self._recognise()
-        if ended:
-            self._take(ended)
+        self._take(self.correlator.process(run))
         self._recycle()
         self._collect(self._pool.outcomes())
 
     def tick(self, now_ns: int) -> None:
         """Time has passed to `now_ns` (packet time), with or without packets: what is over by then gets to the index at once."""
-        ended = self.correlator.advance(now_ns)
-        self._recognise()
-        self._take(ended)
+        self._take(self.correlator.advance(now_ns))
         self._look_up()
         self._again()
         self._collect(self._pool.outcomes())
         self._listing.commit_in_time()
 
-    def _recognise(self) -> None:
-        recognised = self.correlator.recognised
-        if recognised:
-            self._spool.recognise(recognised)
-            recognised.clear()
-
     def end_all(self, reason: str, capturing: bool = False) -> None:
         """Ends all calls that are open, because `reason`; what is captured later is not theirs. `capturing`: more comes."""
-        ended = self.correlator.end_open(reason) if capturing else self.correlator.finish(reason)
-        self._recognise()
+        self._finalise(self.correlator.end_open(reason) if capturing else self.correlator.finish(reason))
+        self._listing.commit_or_wait()
+
+    def _finalise(self, ended: Sequence[Ended | Piece]) -> None:
+        """Returns when all of these, and what was waiting, is finalised."""
         self._take(ended)
         self._look_up()
         self._again(now=True)
         self._collect(self._pool.outcomes(all_of_them=True))
-        self._listing.commit_or_wait()
 
     def collect(self) -> None:
         """Takes what finalisers are done with."""
@@ -139,12 +130,7 @@ class Recorder:
 
     def finish(self, counts: Mapping[str, int] | None = None, reason: str = "capture-stopped") -> Summary:
         """The capture is over; `counts`: what it saw."""
-        ended = self.correlator.finish(reason)
-        self._recognise()
-        self._take(ended)
-        self._look_up()
-        self._again(now=True)
-        self._collect(self._pool.outcomes(all_of_them=True))
+        self._finalise(self.correlator.finish(reason))
         self._listing.commit()
         summary, correlator = self.summary, self.correlator
         seen = Counter(counts or {}) + correlator.counts + correlator.signalling.counts
@@ -210,7 +196,9 @@ class Recorder:
         return len(self._waiting) + len(self._retry) + self._pool.waiting
 
     # -- calls ---------------------------------------------------------------
-    def _take(self, ended: Sequence[Any]) -> None:
+    def _take(self, ended: Sequence[Ended | Piece]) -> None:
+        self._spool.recognise(self.correlator.recognised)
+        self.correlator.recognised.clear()
         if not ended:
             return
         self._spool.settle()

@@ -6,14 +6,10 @@ A line for each time that a stream was a finished call's: the capture's epoch, t
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from contextlib import suppress
-from errno import ENOSPC
 from pathlib import Path
 
-from rokuon.store.layout import FILE_MODE, make_way
-from rokuon.store.sidecar import write_file
+from rokuon.store.notes_file import NotesFile
 
 __all__ = ["Span", "Taken", "join"]
 
@@ -21,7 +17,6 @@ Span = tuple[int, int]
 """Since and until when; nanoseconds."""
 
 _NAME = "taken"
-_LARGEST = 256 << 20
 _LONG = 20_000
 
 
@@ -37,19 +32,11 @@ class Taken:
 
     def __init__(self, directory: Path) -> None:
         """Reads what is there; a line that is not whole is left out."""
-        self._path = directory / _NAME
+        self._file = NotesFile(directory / _NAME)
         self.spans: dict[tuple[int, int], list[Span]] = {}
         """By epoch and number."""
         self._written = 0
-        self._dirty = False
-        with suppress(OSError):
-            make_way(self._path)
-        try:
-            with open(self._path, "rb") as file:
-                lines = file.read(_LARGEST).split(b"\n")[:-1]
-        except OSError:
-            return
-        for line in lines:
+        for line in self._file.lines():
             parts = line.split()
             if len(parts) == 4 and all(part.isdigit() and len(part) < 20 for part in parts):
                 epoch, number, since, until = map(int, parts)
@@ -57,35 +44,21 @@ class Taken:
 
     def add(self, streams: Sequence[tuple[int, int, int, int]]) -> None:
         """Notes (epoch, number, since, until) of streams. Raises OSError."""
-        lines = b"".join(b"%d %d %d %d\n" % stream for stream in streams)
-        if not lines:
+        if not streams:
             return
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
-        try:
-            if os.write(file, b"\n" + lines) <= len(lines):  # the next line is not to be taken for the rest of this
-                raise OSError(ENOSPC, os.strerror(ENOSPC))
-        finally:
-            os.close(file)
-        self._dirty = True
-        self._written += lines.count(b"\n")
+        self._file.add(b"".join(b"%d %d %d %d\n" % stream for stream in streams))
+        self._written += len(streams)
         for epoch, number, since, until in streams:
             join(self.spans.setdefault((epoch, number), []), (since, until))
 
     def sync(self) -> None:
         """Returns when what was noted is on the disk. Raises OSError."""
-        if self._dirty:
-            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fdatasync(file)
-            finally:
-                os.close(file)
-            self._dirty = False
+        self._file.sync()
 
     def shorten(self, needed: set[tuple[int, int]]) -> None:
         """Keeps of all that was noted what speaks of these. Raises OSError."""
         spans = {key: self.spans[key] for key in needed if key in self.spans}
-        lines = (b"%d %d %d %d\n" % (*key, *span) for key, each in spans.items() for span in each)
-        write_file(self._path, b"".join(lines), sync=True)
+        self._file.replace(b"".join(b"%d %d %d %d\n" % (*key, *span) for key, each in spans.items() for span in each), sync=True)
         self.spans = spans
         self._written = 0
 

@@ -56,6 +56,9 @@ class Clock:
     def monotonic_ns(self) -> int:
         return self.now_ns
 
+    def time_ns(self) -> int:
+        return self.now_ns
+
     def sleep(self, seconds: float) -> None:
         self.now_ns += int(seconds * 1e9)
 
