@@ -12,7 +12,6 @@ from rokuon.sniffer.pcap_file import open_capture
 
 TICK_NS = 2_000_000
 MOST = 1024  # UIO_MAXIOV
-RTP_LEAST = 42 + 12
 _IOVEC = np.dtype([("base", np.uint64), ("size", np.uint64)])
 _MESSAGE = np.dtype([("name", np.uint64), ("name_size", np.uint64), ("iov", np.uint64), ("iov_count", np.uint64),
                      ("control", np.uint64), ("control_size", np.uint64), ("flags", np.uint64), ("sent", np.uint64)])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 SOL_PACKET, PACKET_VERSION, PACKET_TX_RING, PACKET_LOSS, PACKET_QDISC_BYPASS, TPACKET_V2 = 263, 10, 13, 14, 20, 1
 BLOCK = 4096
 HEADER = 32  # tpacket2_hdr, aligned: what is sent begins behind it
-AVAILABLE, SEND_REQUEST = 0, 1
+SEND_REQUEST = 1
 SKIP = 1
 """A length that no frame of Ethernet has: with PACKET_LOSS the kernel goes on with the next one, and says nothing."""
 STUCK_S = 5.0

@@ -81,7 +81,6 @@ class Survey:
     back: int = 0
     """Times that a packet is older by `BACK_NS` than the one before it."""
     back_most_ns: int = 0
-    silences: int = 0
     silence_most_ns: int = 0
     not_understood: int = 0
     """Frames of which not even the network layer is known."""
@@ -138,7 +137,6 @@ class Survey:
             self.back += int((step <= -BACK_NS).sum())
             self.back_most_ns = max(self.back_most_ns, -least)
         if most >= SILENCE_NS:
-            self.silences += int((step >= SILENCE_NS).sum())
             self.silence_most_ns = max(self.silence_most_ns, most)
         self.last_ns = int(time_ns[-1])
         self.newest_ns = max(self.newest_ns, int(time_ns.max()))
