@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rokuon.decoders import registry
-from rokuon.store.finaliser import Kept, attempt, serve
+from rokuon.store.finaliser import Kept, Leaving, attempt, serve
 from rokuon.store.jobs import Job
 from rokuon.store.layout import Layout
 from rokuon.store.settings import Settings
@@ -72,6 +72,8 @@ class _Process:
     jobs: OrderedDict[int, Job] = field(default_factory=OrderedDict)
     written: deque[Outcome] = field(default_factory=deque)
     """Done, and not on the disk yet."""
+    leaving: bool = False
+    """It ends of itself, at no job."""
 
     @property
     def load(self) -> int:
@@ -209,6 +211,8 @@ class Pool:
                     if isinstance(message, Kept):
                         for _ in range(message.jobs):
                             self._kept(process.written.popleft(), message.error)
+                    elif isinstance(message, Leaving):
+                        process.leaving = True
                     else:
                         process.written.append(Outcome(process.jobs.popitem(last=False)[1], *message))
             except (EOFError, OSError):
@@ -227,7 +231,7 @@ class Pool:
         self._done.append(Outcome(job, None, error, True) if error and outcome.sidecar is not None else outcome)
 
     def _restart(self, at: int) -> None:
-        """A worker died of the job it was at: once may be chance, twice is the call's fault."""
+        """A worker died of the job it was at: once may be chance, twice is the call's fault. Or it left."""
         dead = self._processes[at]
         dead.process.join()
         dead.connection.close()
@@ -235,7 +239,7 @@ class Pool:
             sweep(self._layout, self._notes, {dead.process.pid})
         jobs, again = list(dead.jobs.values()), [done.job for done in dead.written]
         self._processes[at] = self._start()
-        if jobs:
+        if jobs and not dead.leaving:
             first = jobs[0]
             strikes = self._strikes.get(first.number, (0, 0))[0] + 1
             self._strikes[first.number] = strikes, _until(first)

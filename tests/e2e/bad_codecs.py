@@ -37,12 +37,22 @@ class Hoards(PacketDecoder):
     def decode(self, payload):
         self.kept.append(np.empty(1 << 28, np.uint8))
         return np.zeros(160, np.int16)
+
+class Starves(PacketDecoder):
+    kept, size = [], 1 << 28
+    def decode(self, payload):
+        while self.size >= 1 << 12:
+            try: self.kept.append(np.empty(self.size, np.uint8))
+            except MemoryError: Starves.size //= 2
+        return np.zeros(160, np.int16)
 '''
 BROKEN = ("Raises", "Rubbish", "Eats", "Hoards")
 """These can be told from sound: the call is recorded without it."""
 DEADLY = {"Crashes": "SIGSEGV", "Exits": "exit 0", "Loops": "took too long"}
 """These end the process that they run in; and what is said of it."""
 NAMES = (*BROKEN, *DEADLY)
+STARVES = "Starves"
+"""Keeps memory until there is not a page left: its call may be recorded or not, but no other may miss it."""
 LIMIT_S = 0.5
 _LIMIT = f"import rokuon.store.finaliser\nrokuon.store.finaliser._JOB_S = {LIMIT_S}\n"
 """Nobody wants to wait a minute for a codec that loops: read by each Python that has the directory on its path."""
@@ -55,7 +65,7 @@ def install(site: Path) -> dict[str, str]:
     info = site / "bad_codecs-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-codecs\nVersion: 1\n")
-    points = "".join(f"X-{name.upper()} = bad_codecs:{name}\n" for name in NAMES)
+    points = "".join(f"X-{name.upper()} = bad_codecs:{name}\n" for name in (*NAMES, STARVES))
     (info / "entry_points.txt").write_text("[rokuon.decoders]\n" + points)
     return {"PYTHONPATH": str(site)}
 

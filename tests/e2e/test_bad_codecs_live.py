@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.e2e.bad_codecs import BROKEN, DEADLY, NAMES, call_in, install
+from tests.e2e.bad_codecs import BROKEN, DEADLY, NAMES, STARVES, call_in, install
 from tests.e2e.phones import play, recorder, stop
 from tests.e2e.wire import ROKUON, SECOND, START, Phone, calls, leftovers, merged, record, run
 from tests.sniffer.wires import missing, own_network, wire
@@ -61,4 +61,28 @@ def test_bad_codecs_beside_good_calls(tmp_path: Path) -> None:
         again = tmp_path / name
         assert record(again, data / "quarantine" / f"{name}.pcap").returncode == 0
         assert [sum(s["packets"] for s in call["streams"]) for call in calls(again)] == [100]
+    assert [path for path in leftovers(data) if not path.startswith("spool/")] == []
+
+
+def test_a_codec_that_takes_all_memory_beside_good_calls(tmp_path: Path) -> None:
+    """What it took is given back with its process; calls that this process was to make are made by another."""
+    data, env = tmp_path / "data", install(tmp_path)
+    plain = [Phone(n, START + n * SECOND // 20) for n in range(12)]
+    starving = [call_in(STARVES, 20 + n, START + n * SECOND // 7) for n in range(4)]
+    with own_network():
+        wire("near", "far")
+        with recorder(data, "near", env=env) as process:
+            play("far", merged(*plain, *starving))
+            deadline = time.monotonic() + WAIT_S
+            while len([call for call in calls(data) if call["caller"]["number"] == "alice"]) < len(plain):
+                assert time.monotonic() < deadline, (len(calls(data)), run(data, "stats").stdout)
+                time.sleep(0.3)
+            stop(process)
+    found = calls(data)
+    good = [call for call in found if call["caller"]["number"] == "alice"]
+    assert len(good) == len(plain)
+    assert all([(s["packets"], s["lost"]) for s in call["streams"]] == [(50, 0)] * 2 for call in good)
+    assert all(round(call["audio"]["duration_s"]) == 1 for call in good)
+    assert not any("broken-payloads" in call["anomalies"] for call in good)
+    assert len(found) - len(good) + len(list((data / "quarantine").glob("*.json"))) == len(starving)
     assert [path for path in leftovers(data) if not path.startswith("spool/")] == []
