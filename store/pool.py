@@ -107,6 +107,8 @@ class Pool:
         """Calls, by number, of which all that was made is lost with a worker, and what of their jobs was still to be done, since
         whoever reads this last emptied it."""
         self._again = again
+        self._condemned: dict[int, str] = {}
+        """Calls that ended workers too often, while more may come of them; and what is said of them."""
         self._strikes: dict[int, tuple[int, int]] = {}
         """How often a call ended a worker, and up to where the part of it that last did."""
         self._tickets = 0
@@ -130,6 +132,14 @@ class Pool:
 
     def submit(self, job: Job) -> None:
         """Hands out a job; waits where all workers have enough to do. Raises OSError."""
+        if job.number in self.torn:  # without what was made before it, it would make a call of its own
+            self.torn[job.number].append(job)
+            return
+        if job.number in self._condemned:
+            self._done.append(Outcome(job, None, self._condemned[job.number]))
+            if job.until_ns is None:
+                del self._condemned[job.number]
+            return
         self._traces.folder(self._layout.relative(self._layout.folder(job.id)))
         if self._inline and job.number not in self._pinned:
             if job.number in self._inline.open or not _risky(job):
@@ -245,8 +255,12 @@ class Pool:
             self._strikes[first.number] = strikes, _until(first)
             if strikes >= _STRIKES:
                 reason = f"ended the finaliser {_STRIKES} times ({_why(dead.process.exitcode)})"
-                self._done += [Outcome(job, None, reason) for job in jobs if job.number == first.number]
-                jobs = [job for job in jobs if job.number != first.number]
+                condemned = [job for job in [*again, *jobs, *self._backlog] if job.number == first.number]
+                self._done += [Outcome(job, None, reason) for job in condemned]
+                if condemned[-1].until_ns is not None:
+                    self._condemned[first.number] = reason
+                self._backlog = deque(job for job in self._backlog if job.number != first.number)
+                again, jobs = ([job for job in some if job.number != first.number] for some in (again, jobs))
                 for numbers in (self._strikes, self._pinned):
                     numbers.pop(first.number, None)
                 self._begun.discard(first.number)

@@ -12,11 +12,12 @@ import pytest
 
 pytest.importorskip("scapy", reason="scapy, which makes the captures, is not installed")
 
-from tests.properties.in_steps import Clock, Making, Source, archive, small_world
+from tests.properties.in_steps import SETTINGS, Clock, Making, Source, archive, small_world
 from tests.properties.kinds_of_calls import KINDS, for_long, moved, over_tcp, short, unsignalled_for_long
 from tests.properties.test_recovery import check_little_is_left, differences, quietly, runs, traffic
 
 from rokuon.store import correlate, pool
+from rokuon.store.jobs import Job
 from rokuon.store.layout import Layout
 
 SECOND = 1_000_000_000
@@ -70,6 +71,40 @@ def test_nothing_is_missing(seed: int, tmp_path: Path) -> None:
     assert killed > 3
     assert not list(layout.quarantine.glob("*.json"))
     assert differences(wanted, found) == []
+
+
+def test_what_is_handed_out_of_a_lost_call_waits_with_the_rest_of_it(tmp_path: Path) -> None:
+    """A worker is found dead when a job is handed out, and more of the same call comes before anybody has seen to it."""
+    clock, layout = Clock(), Layout(tmp_path / "live")
+    layout.prepare()
+    jobs: list[Job] = []
+    submit = pool.Pool.submit
+    with small_world(clock) as patch:
+        patch.setattr(pool.Pool, "submit", lambda _, job: jobs.append(job))
+        source = Source(layout, "eth0", clock)
+        making = Making(layout, clock, patch, processes=1)
+        workers = pool.Pool(layout.root, layout.spool, SETTINGS, 1, sync=False, waits=False, again=True)
+        try:
+            for at, some in runs(traffic([(KINDS.index(for_long), 0)])):
+                clock.now_ns = at
+                source.take(some)
+                source.beat(at)
+                making.until_quiet()
+            first, *others = [job for job in jobs if job.number == jobs[0].number]
+            assert len(others) > 2
+            submit(workers, first)
+            assert [outcome.job for outcome in workers.outcomes(all_of_them=True)] == [first]
+            (pid, _), = workers.workers
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            for job in others:
+                submit(workers, job)
+            assert workers.outcomes(all_of_them=True) == []
+            assert workers.torn == {first.number: others}
+        finally:
+            workers.close()
+            making.close()
+            source.close()
 
 
 def test_what_the_spool_has_no_more_is_said(tmp_path: Path) -> None:
