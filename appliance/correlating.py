@@ -140,6 +140,7 @@ class _Correlating:
         recorder.interface = "+".join(self._intake.names) or None
         if now is not None:
             self._heard = time.monotonic()
+            recorder.correlator.losses.away = self._intake.away()
             for since, until in self._intake.gaps() if not worked else ():
                 recorder.correlator.note_gap(since, until)
             if not self._intake.more:
@@ -198,7 +199,7 @@ class _Correlating:
         self._disk.make_room(self._index)
         while self._disk.warnings:
             self._log.warning("disk", self._disk.warnings.popleft())
-        damage = sum(self._intake.anomalies.values())
+        damage = sum(self._intake.anomalies.values()) + self._spool.unreadable
         if damage > self._damage:
             self._log.warning("spool", "part of the spool is damaged; what lay there is lost", places=damage - self._damage)
         self._damage = damage

@@ -29,6 +29,8 @@ _MOST_SOURCES = 64
 _MOST = 16
 _SPAN_NS = 2_000_000_000
 """For so long at most signalling of other captures is handled together with a run's."""
+_AWAY_NS = 600_000_000_000
+"""For so long a capture that does not run is missed."""
 _PATIENCE_S = 1.5
 """So long is waited for what other captures may have to say of the same time."""
 
@@ -223,6 +225,18 @@ class Intake:
             if state is not None and reader.given_epoch not in (0, state.epoch) and not each.runs and reader.alive(state):
                 since, epoch = reader.newest_ns, state.epoch  # which is when that capture began
                 found.append((since, epoch if since < epoch < state.now_ns else state.now_ns))
+        return found
+
+    def away(self) -> list[int]:
+        """Since when captures do not run that were not ended on purpose, while others go on; for so long only as somebody may see
+        to it.
+        """
+        found, now = [], self.now_ns()
+        for each in self._each.values() if now is not None else ():
+            state, since = each.reader.head(), each.reader.newest_ns
+            if state is not None and state.beat_ns and state.epoch == each.reader.given_epoch and not each.runs \
+                    and not each.reader.alive(state) and now is not None and now - since < _AWAY_NS:
+                found.append(since)
         return found
 
     def now_ns(self) -> int | None:

@@ -17,6 +17,8 @@ class Losses:
 
     def __init__(self) -> None:
         self.gaps: deque[tuple[int, int]] = deque(maxlen=_MOST)
+        self.away: list[int] = []
+        """Since when captures do not run that were not ended on purpose."""
         self._drops: deque[tuple[int, int]] = deque(maxlen=_MOST)
 
     def gap(self, since_ns: int, until_ns: int) -> bool:
@@ -34,8 +36,9 @@ class Losses:
         self._drops.append((time_ns, count))
 
     def gaps_within(self, since_ns: int, until_ns: int) -> list[tuple[int, int]]:
-        """The gaps that reach into a span of time."""
-        return [(since, until) for since, until in self.gaps if until > since_ns and since < until_ns]
+        """The gaps that reach into a span of time; one that is not over lasts to its end."""
+        open_yet = [(since, until_ns) for since in self.away if since < until_ns]
+        return open_yet + [(since, until) for since, until in self.gaps if until > since_ns and since < until_ns]
 
     def dropped_within(self, since_ns: int, until_ns: int) -> int:
         """Packets that were lost in a span of time, whosever they were."""

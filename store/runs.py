@@ -141,6 +141,9 @@ class Run:
     """The same as the capture numbers them."""
     small_bytes: int = 0
     """What it holds beside voice."""
+    records_bytes: int = 0
+    payload_bytes: int = 0
+    """What it holds of records and of voice, once it has been let go."""
     settled: bool = False
     gap_ns: int = 0
     """Nothing was captured from this time until the run begins; 0: it follows the one before."""
@@ -188,13 +191,18 @@ class Run:
         self.payload_at = self.records_at + _padded(self.records.nbytes)
         self.segment = segment
 
-    def let_go(self) -> None:
-        """It is on disk: only where its parts lie stays in memory."""
+    def let_go(self, tables: bool = False) -> None:
+        """It is on disk: only where its parts lie stays in memory. `tables`: not even that, which `Tables` can read there."""
         self.records = self.payload = None
         # copies, for a view would hold all that it is cut from
         self.packets, self.packet_bytes, self.fresh = np.zeros(0, PACKET), np.zeros(0, np.uint8), np.zeros(0, STREAM)
-        self.streams, self.starts = self.streams.copy(), self.starts.copy()
-        self.payload_starts, self.last = self.payload_starts.copy(), self.last.copy()
+        self.streams = self.streams.copy()  # stays in any case: the file has the numbers that its writer gave
+        self.records_bytes, self.payload_bytes = int(self.starts[-1]) * RECORD.itemsize, int(self.payload_starts[-1])
+        if tables:
+            self.starts = self.payload_starts = np.zeros(0, np.uint32)
+            self.last = np.zeros(0, np.int64)
+        else:
+            self.starts, self.payload_starts, self.last = self.starts.copy(), self.payload_starts.copy(), self.last.copy()
         self.settled = True
 
     def header(self, epoch: int, parts: list[memoryview]) -> bytes:

@@ -21,6 +21,7 @@ from rokuon.store.numbering import Numbers
 from rokuon.store.runs import PACKET, RECORD, STREAM, DamagedRunError, Run
 from rokuon.store.segments import SEGMENT_HEADER, SpoolWriter
 from rokuon.store.strangers import CROWD
+from rokuon.store.tables import LARGE, Tables
 
 __all__ = ["SLICE", "Needed", "Source", "Spool"]
 
@@ -39,6 +40,8 @@ _REST_NS = 30_000_000_000
 _LONG_NS = 600_000_000_000
 """When calls that are still going on are long ones."""
 _MANY = 32
+_NOWHERE = 1 << 40
+"""In no file."""
 _FREE = 2
 """Segments of a source that are kept to be used again."""
 
@@ -102,6 +105,9 @@ class Spool:
         self._unsettled = 0
         """Bytes of runs that may be in memory still."""
         self._sources: dict[str, Source] = {}
+        self._tables = Tables()
+        self.unreadable = 0
+        """Runs whose tables were not in their file any more when they were looked up."""
 
     # -- in ------------------------------------------------------------------
     def enter(self, source: Source) -> None:
@@ -142,8 +148,11 @@ class Spool:
         for run in reversed(self.runs):
             if run.settled:
                 break
-            self._located(run)
-            run.let_go()
+            self._let_go(run)
+
+    def _let_go(self, run: Run) -> None:
+        self._located(run)
+        run.let_go(tables=self._lasting and len(run.streams) > LARGE)
 
     def _located(self, run: Run) -> Segment:
         name = run.segment
@@ -171,29 +180,39 @@ class Spool:
     def slices(self, numbers: NDArray[np.uint32], since_ns: int, until_ns: int) -> list[NDArray[np.void]]:
         """For each stream number (ascending) its parts in the runs between two times, in order: SLICE rows."""
         found: list[NDArray[np.int64]] = [np.zeros((0, 9), np.int64)]
-        for run in self.runs:
-            if run.last_ns < since_ns or run.first_ns > until_ns or not len(run.streams):
-                continue
-            at = np.searchsorted(run.streams, numbers)
-            at[at == len(run.streams)] = 0
-            which = np.flatnonzero(run.streams[at] == numbers)
-            if not len(which):
-                continue
-            at = at[which]
-            rows = np.empty((len(which), 9), np.int64)
-            rows[:, 0] = run.starts[at]
-            rows[:, 1] = run.starts[at + 1] - run.starts[at]
-            rows[:, 0] = run.records_at + rows[:, 0] * RECORD.itemsize
-            rows[:, 4] = run.payload_starts[at]
-            rows[:, 2], rows[:, 3] = run.payload_at + rows[:, 4], run.payload_starts[at + 1] - run.payload_starts[at]
-            rows[:, 5:8] = run.first_ns, run.last_ns, self._located(run).number
-            rows[:, 8] = which
-            found.append(rows)
+        with Files(self.root) as files:
+            for run in self.runs:
+                if run.last_ns < since_ns or run.first_ns > until_ns or not len(run.streams):
+                    continue
+                at = np.searchsorted(run.streams, numbers)
+                at[at == len(run.streams)] = 0
+                which = np.flatnonzero(run.streams[at] == numbers)
+                if not len(which):
+                    continue
+                at = at[which]
+                rows = np.empty((len(which), 9), np.int64)
+                rows[:, 5:8] = run.first_ns, run.last_ns, self._located(run).number
+                rows[:, 8] = which
+                try:
+                    starts, payload_starts, _ = self._tables_of(run, files)
+                    rows[:, 0] = run.records_at + starts[at].astype(np.int64) * RECORD.itemsize
+                    rows[:, 1] = starts[at + 1] - starts[at]
+                    rows[:, 4] = payload_starts[at]
+                    rows[:, 2], rows[:, 3] = run.payload_at + rows[:, 4], payload_starts[at + 1] - payload_starts[at]
+                except OSError:  # whoever looks for the packets there finds that they are gone: about so many
+                    self.unreadable += 1
+                    rows[:, :5] = _NOWHERE, max(1, run.records_bytes // RECORD.itemsize // len(run.streams)), _NOWHERE, 0, 0
+                found.append(rows)
         together = np.concatenate(found)
         order = np.argsort(together[:, 8], kind="stable")
         ends = np.searchsorted(together[order, 8], np.arange(1, len(numbers) + 1))
         slices = np.ascontiguousarray(together[order, :8]).view(SLICE).reshape(-1)
         return np.split(slices, ends[:-1]) if len(numbers) else []
+
+    def _tables_of(self, run: Run, files: Files) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.int64]]:
+        """`starts`, `payload_starts`, `last`, until the next are asked for. Raises OSError."""
+        kept = len(run.starts) or not len(run.streams)
+        return (run.starts, run.payload_starts, run.last) if kept else self._tables.of(run, files.open(run.segment))
 
     def files(self, segments: Iterable[int]) -> dict[int, str]:
         """The names of segments' files, relative to the spool's directory."""
@@ -263,11 +282,16 @@ class Spool:
     def _weigh(self, runs: list[Run], needed: Needed, kept: KeptPackets) -> tuple[int, int]:
         """Bytes that are needed of runs, and bytes that they hold."""
         live = total = 0
-        for run in runs:
-            sizes = np.diff(run.payload_starts.astype(np.int64))
-            live += int(sizes[needed(run.streams) <= run.last_ns].sum())
-            total += int(sizes.sum()) + run.small_bytes
-            live += STREAM.itemsize * sum(n in self.streams for n in run.begun.tolist())
+        with Files(self.root) as files:
+            for run in runs:
+                is_needed = needed(run.streams) <= run.last_ns
+                if is_needed.any():
+                    try:
+                        live += int(np.diff(self._tables_of(run, files)[1].astype(np.int64))[is_needed].sum())
+                    except OSError:
+                        live += run.payload_bytes
+                total += run.payload_bytes + run.small_bytes
+                live += STREAM.itemsize * sum(n in self.streams for n in run.begun.tolist())
         if self._lasting:
             live += kept.size(min(run.first_ns for run in runs), max(run.last_ns for run in runs))
         return live, total
@@ -328,14 +352,15 @@ class Spool:
                     packet_bytes += data
             if not len(numbers) and not len(fresh) and not packet_bytes:
                 return None
+            tables = [tuple(table.copy() for table in self._tables_of(run, files)) for run in runs] if len(numbers) else []
             for number in numbers.tolist():
                 newest = 0
-                for run in runs:
+                for run, (its_starts, its_payload_starts, its_last) in zip(runs, tables, strict=True):
                     k = int(np.searchsorted(run.streams, number))
                     if k == len(run.streams) or run.streams[k] != number:
                         continue
-                    first, end = int(run.starts[k]), int(run.starts[k + 1])
-                    begin, stop = int(run.payload_starts[k]), int(run.payload_starts[k + 1])
+                    first, end = int(its_starts[k]), int(its_starts[k + 1])
+                    begin, stop = int(its_payload_starts[k]), int(its_payload_starts[k + 1])
                     file = files.open(run.segment)
                     rows = np.frombuffer(os.pread(file, (end - first) * RECORD.itemsize,
                                                   run.records_at + first * RECORD.itemsize), RECORD).copy()
@@ -343,7 +368,7 @@ class Spool:
                     records.append(rows)
                     payload.append(np.frombuffer(os.pread(file, stop - begin, run.payload_at + begin), np.uint8))
                     count, size = count + end - first, size + stop - begin
-                    newest = max(newest, int(run.last[k]) if len(run.last) else run.last_ns)
+                    newest = max(newest, int(its_last[k]) if len(its_last) else run.last_ns)
                 starts.append(count)
                 payload_starts.append(size)
                 last.append(newest)
@@ -361,8 +386,7 @@ class Spool:
         made.streams, made.begun, made.source = numbers, np.array(begun, np.uint32), source.name
         made.announced = fresh["number"].astype(np.uint32)
         made.small_bytes = fresh.nbytes + len(packet_bytes)
-        self._located(made)
-        made.let_go()
+        self._let_go(made)
         return made
 
     def _merger(self, source: Source) -> SpoolWriter:

@@ -83,6 +83,7 @@ def small_world(clock: Clock, crashes: Crashes | None = None) -> Iterator[pytest
             patch.setattr(module, "time", clock)
         patch.setattr(segments, "_GRAIN", 64)
         patch.setattr(recorder, "_SETTLED_NS", SETTLED_NS)
+        patch.setattr(spool, "LARGE", 0)
         patch.setattr(spool, "_LONG_NS", 4 * S)
         patch.setattr(spool, "_MANY", 1)
         patch.setattr(correlating, "_SEGMENT", SEGMENT)
