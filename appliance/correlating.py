@@ -26,6 +26,7 @@ from rokuon.store.disk import DiskWatch
 from rokuon.store.errors import StoreError, why
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout, refused
+from rokuon.store.memory import one_arena
 from rokuon.store.pool import Pool
 from rokuon.store.process import begin_again, on_signals, sole
 from rokuon.store.recorder import Recorder
@@ -40,8 +41,8 @@ DRAIN = "drain"
 """Name of the file in the spool by which somebody asks that open calls be finished."""
 _NS = 1_000_000_000
 _POLL_S, _IDLE_S, _TICK_S, _STATE_S, _GIVE_BACK_S = 0.05, 0.1, 0.1, 1.0, 5.0
-_MOST_BACKLOG = 4000
-"""Calls that wait to be finalised; while there are more, the spool waits instead."""
+_MOST_BACKLOG = 300
+"""Calls that wait to be finalised, each of which takes some 100 KB; while there are more, the spool waits instead."""
 _ALONE_S = 120.0
 """When no capture has run for so long, calls that were in progress are over."""
 _SEGMENT = 16 << 20
@@ -267,6 +268,8 @@ def correlate_spool(layout: Layout, settings: Settings, jobs: int = 1, *, reload
     """
     layout.prepare()
     gc.freeze()  # modules stay
+    gc.set_threshold(50_000, 10, 10)
+    one_arena()
     log, notifier = Log("correlate"), Notifier()
     with ExitStack() as stack:
         stack.enter_context(sole(layout.spool / "correlate.lock",

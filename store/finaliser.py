@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import queue
 import resource
@@ -143,6 +144,8 @@ def _restrain() -> _Memory:
         end_with_parent(signal.SIGKILL)  # nobody waits for the work of a recorder that was killed
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would hold voices
+    gc.freeze()  # what the recorder has stays
+    gc.set_threshold(20_000, 10, 10)  # codecs of others may leave garbage, and this process may run for years
     return _Memory()
 
 

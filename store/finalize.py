@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class CallFinalizer:
             raise ValueError(f"not a path below the data directory: {plan.stem!r:.80}")
         self.plan = plan
         self.settings = settings or FinalizeSettings()
-        self._stem = os.path.join(data, plan.stem)
+        self._path = partial(_path, os.path.join(data, plan.stem))  # no method: nothing of a call may hold itself
         self._streams: list[StreamState] = []
         self._audio = CallAudio(self._path, self.settings.part_s)
         self._begin_ns: int | None = None
@@ -151,10 +152,6 @@ class CallFinalizer:
                 heard.append((state, voice))
         heard.sort(key=lambda h: (h[0].first_ns, h[0].plan.src, h[0].plan.ssrc))
         self._audio.block(heard, None if end_ns is None else end_ns - HOLD_NS, sync=True)
-
-    def _path(self, number: int) -> str:
-        """The n-th audio file, or with 0 the sidecar."""
-        return self._stem + _suffix(number)
 
     # -- the sidecar ---------------------------------------------------------
     def _sidecar(self, facts: Json) -> Json:
@@ -246,6 +243,11 @@ def _unmatched(known: list[KeyPress], presses: list[KeyPress]) -> list[KeyPress]
         else:
             fresh.append(press)
     return fresh
+
+
+def _path(stem: str, number: int) -> str:
+    """A call's n-th audio file, or with 0 its sidecar."""
+    return stem + _suffix(number)
 
 
 def _suffix(number: int) -> str:

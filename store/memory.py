@@ -6,9 +6,9 @@ import ctypes
 import gc
 from contextlib import suppress
 
-__all__ = ["keep_pages"]
+__all__ = ["keep_pages", "one_arena"]
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def keep_pages() -> None:
@@ -21,3 +21,9 @@ def keep_pages() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 64 << 20)
         libc.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+
+
+def one_arena() -> None:
+    """Tells the allocator that threads are to share one heap: what one allocates here, another frees."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

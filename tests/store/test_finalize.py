@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import json
 import os
+import weakref
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -87,6 +89,22 @@ def test_one_law_stays_as_it_was_sent(tmp_path: Path) -> None:
     assert (entry["codec"], entry["payload_type"], entry["clock_rate"]) == ("PCMU", 0, 8000)
     assert (entry["first"], entry["last"]) == (sidecar.iso(T0), sidecar.iso(T0 + 1980 * MS))
     assert (entry["r_factor"], entry["jitter_ms"]) == (93.2, 0)
+
+
+def test_nothing_of_a_call_stays(tmp_path: Path) -> None:
+    """A worker that runs for years looks for garbage in cycles seldom: there is to be none."""
+    gc.collect()
+    gc.disable()
+    try:
+        made, alive = [], weakref.WeakSet[object]()
+        init = CallFinalizer.__init__
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CallFinalizer, "__init__", lambda self, *more: (made.append(1), alive.add(self), init(self, *more))[2])
+            finalize(tmp_path, [talk(100), talk(100, begin_ns=T0 + 100 * MS, seed=2)])
+        assert made
+        assert not alive
+    finally:
+        gc.enable()
 
 
 def test_both_laws_become_pcm(tmp_path: Path) -> None:
