@@ -21,6 +21,8 @@ __all__ = ["CRITICAL", "WARNING", "Finding", "Look", "Memory", "judge"]
 
 WARNING, CRITICAL = "warning", "critical"
 BEHIND_S = 60.0
+_REPLAY_S = 600.0
+"""For so long a process that has just begun may be at what the spool had for it."""
 _GROWING = 5
 """Minutes on end that the backlog grows before that is an alarm …"""
 _MANY_JOBS = 20
@@ -87,8 +89,15 @@ class Memory:
         self.backlog: list[int] = []
         """Its length, a minute apart."""
         self.sampled = float("-inf")
+        self._replay = ("", 0.0)
         self._seen: dict[str, tuple[object, float, float]] = {}
         self._new: dict[str, tuple[str, dict[str, int]]] = {}
+
+    def since(self, started: str, now: float) -> float:
+        """When correlation that started at this time was first seen."""
+        if self._replay[0] != started:
+            self._replay = (started, now)
+        return self._replay[1]
 
     def state(self) -> dict[str, Any]:
         return {"counters": {process: {"started": started, "counts": counted}
@@ -206,6 +215,8 @@ def _correlation(state: Mapping[str, Any], runs: bool, look: Look, memory: Memor
         memory.sampled = look.monotonic
         memory.backlog = [*memory.backlog, jobs][-_GROWING - 1:]
     trend = memory.backlog
+    if state.get("replaying") is True and look.monotonic - memory.since(label(state.get("started")), look.monotonic) < _REPLAY_S:
+        behind = 0.0  # it has just begun, with what the spool had for it
     grows = len(trend) > _GROWING and trend[-1] >= _MANY_JOBS and all(a < b for a, b in pairwise(trend))
     if behind > BEHIND_S or grows:
         yield Finding("backlog", WARNING, "backlog/behind" if behind > BEHIND_S else "backlog/grows",

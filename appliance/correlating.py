@@ -238,6 +238,7 @@ class _Correlating:
         state: dict[str, Any] = {
             "pid": os.getpid(), "version": __version__, "started": self._started, "stopped": stopped,
             "now": iso(correlator.now_ns) if correlator.now_ns else None, "behind_s": round(self._intake.behind_s, 3),
+            "replaying": self._intake.replayed_ns is None or correlator.now_ns < self._intake.replayed_ns,
             "calls_in_progress": correlator.open, "streams": correlator.stream_count,
             "backlog": {"jobs": recorder.backlog, "spool_segments": self._spool.segment_count},
             "totals": {"seen": balance.seen + in_progress, "recorded": balance.recorded, "known": balance.known,

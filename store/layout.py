@@ -98,23 +98,30 @@ class Layout:
         """Look at the directory before reading from it; one that is not there is an empty archive.
 
         Raises DataError where it is something else (a file, a directory with other things in it), NotPermittedError where
-        it may not be read.
+        it may not be read, or where there is none but the service's, which may not.
         """
+        if not self._look() and SERVICE_DATA.is_dir() and not os.access(SERVICE_DATA, os.R_OK | os.X_OK):
+            raise NotPermittedError(f"nothing is recorded in {self.root}, and what the service records in {SERVICE_DATA} you may not "
+                                    "read: ask to be in its group (`adduser NAME rokuon`), or name another place with --data")
+
+    def _look(self) -> bool:
+        """As `check` says; False: the directory is not there."""
         try:
             with os.scandir(self.root) as entries:
                 names = {entry.name for entry in entries if not entry.name.startswith(".")} - HARMLESS
         except FileNotFoundError:
-            return
+            return False
         except NotADirectoryError:
             raise DataError(f"{self.root} is not a directory") from None
         except OSError as error:
             raise refused(error, f"cannot read {self.root}") from None
         if names and not names & OURS:
             raise DataError(f"{self.root} holds other things than recordings; name an empty directory with --data")
+        return True
 
     def prepare(self) -> None:
-        """Make the directory ready for writing: check() it, make what is missing, and see that it can be written to."""
-        self.check()
+        """Make the directory ready for writing: look at it, make what is missing, and see that it can be written to."""
+        self._look()
         for directory in (self.recordings, self.spool):
             self.make_directory(directory)
             if not os.access(directory, os.W_OK | os.X_OK):

@@ -190,6 +190,12 @@ def test_backlog() -> None:
     assert "61 s behind" in notice["text"]
     box.correlate["behind_s"] = 1
     assert box.told(2) == [("backlog", "cleared")]
+    box.correlate |= {"behind_s": 500, "replaying": True, "started": "2026-10-05T00:00:00Z"}
+    assert box.told(300) == []
+    assert box.told(299) == []
+    assert box.told(2) == [("backlog", "raised")]
+    box.correlate |= {"behind_s": 0.1, "replaying": False}
+    assert box.told(2) == [("backlog", "cleared")]
     for jobs in range(10, 100, 12):
         box.correlate["backlog"] = {"jobs": jobs}
         found = box.told(60)

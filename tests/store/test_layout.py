@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rokuon.store import layout
 from rokuon.store.errors import DataError, NotPermittedError
 from rokuon.store.layout import Layout, data_directory, identity, is_id, make_id
 
@@ -67,6 +68,19 @@ def test_data_directory_is_found_in_order(tmp_path: Path) -> None:
         assert data_directory(None, {**home, "XDG_DATA_HOME": "/xdg"}) == Path("/xdg/rokuon")
         assert data_directory(None, {**home, "XDG_DATA_HOME": "relative"}) == Path("/home/x/.local/share/rokuon")
         assert data_directory(None, home) == Path("/home/x/.local/share/rokuon")
+
+
+def test_who_may_not_read_the_service_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than shown an empty list; recording for oneself goes on as before."""
+    (service := tmp_path / "service").mkdir()
+    access = os.access
+    monkeypatch.setattr(layout, "SERVICE_DATA", service)
+    Layout(tmp_path / "own").check()
+    monkeypatch.setattr(os, "access", lambda path, mode: path != service and access(path, mode))
+    with pytest.raises(NotPermittedError, match="group rokuon"):
+        Layout(tmp_path / "own").check()
+    Layout(tmp_path / "own").prepare()
+    Layout(tmp_path / "own").check()
 
 
 def test_an_empty_directory_becomes_an_archive(tmp_path: Path) -> None:
