@@ -101,8 +101,8 @@ class Layout:
         it may not be read, or where there is none but the service's, which may not.
         """
         if not self._look() and SERVICE_DATA.is_dir() and not os.access(SERVICE_DATA, os.R_OK | os.X_OK):
-            raise NotPermittedError(f"nothing is recorded in {self.root}, and what the service records in {SERVICE_DATA} you may not "
-                                    "read: ask to be in its group (`adduser NAME rokuon`), or name another place with --data")
+            raise NotPermittedError(f"nothing is recorded in {self.root}, and what the service records in {SERVICE_DATA} you may "
+                                    "not read: ask to be in its group (`adduser NAME rokuon`), or name another place with --data")
 
     def _look(self) -> bool:
         """As `check` says; False: the directory is not there."""
