@@ -61,7 +61,18 @@ class Commands(click.Group):
             return None
         command = getattr(importlib.import_module(f"rokuon.commands.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
+        if ctx.resilient_parsing:  # completion
+            from rokuon.commands.completion import offer  # noqa: PLC0415 -- start-up is felt
+
+            for parameter in command.params:
+                offer(parameter)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 -- start-up is felt
+
+        names = [CompletionItem(name, help=text) for name, text in COMMANDS.items() if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]  # a group's own would import all of them
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -69,6 +80,10 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run a command and exit. A failure is one line on standard error; a reader that went away is none."""
+        if instruction := os.environ.get("_ROKUON_COMPLETE"):
+            from rokuon.commands.completion import complete  # noqa: PLC0415 -- start-up is felt
+
+            sys.exit(complete(self, instruction))
         extra["standalone_mode"] = False
         extra.setdefault("prog_name", "rokuon")
         status = 0

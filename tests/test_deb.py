@@ -7,6 +7,7 @@ scripts/try-appliance installs, upgrades and removes it on a Debian that it boot
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shutil
@@ -80,10 +81,19 @@ def test_what_it_brings(package: Path) -> None:
         "usr/lib/rokuon/prepare-interface": "systemd/prepare-interface",
         "etc/rokuon/rokuon.toml": "systemd/rokuon.toml",
         "usr/share/doc/rokuon/copyright": "LICENSE",
+        "usr/share/bash-completion/completions/rokuon": "packaging/completion/rokuon.bash",
+        "usr/share/zsh/vendor-completions/_rokuon": "packaging/completion/rokuon.zsh",
+        "usr/share/fish/vendor_completions.d/rokuon.fish": "packaging/completion/rokuon.fish",
     }.items():
         assert (package / path).read_bytes() == (ROOT / source).read_bytes(), path
     assert (package / "DEBIAN/conffiles").read_text() == "/etc/rokuon/rokuon.toml\n"
     assert (package / "usr/share/doc/rokuon/install.md").exists()  # the units name it
+
+
+def test_manual_pages_are_all_there(package: Path) -> None:
+    there = {path.name: gzip.decompress(path.read_bytes()) for path in (package / "usr/share/man/man1").iterdir()}
+    assert there == {f"{path.name}.gz": path.read_bytes() for path in (ROOT / "packaging/man").iterdir()}
+    assert all((package / "usr/share/man/man1" / name).read_bytes()[4:8] == bytes(4) for name in there)  # gzip's time
 
 
 def test_every_program_the_units_start_is_there(package: Path) -> None:

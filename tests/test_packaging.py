@@ -65,10 +65,14 @@ def test_rokuon_is_the_only_top_level_name(wheel: zipfile.ZipFile) -> None:
     assert {name.partition("/")[0] for name in package_files(wheel)} == {"rokuon"}
 
 
-def test_wheel_brings_the_units(wheel: zipfile.ZipFile) -> None:
-    """As shared data: pip puts them under share/rokuon/systemd of the environment."""
-    shared = {name.partition(".data/data/share/rokuon/")[2]: name for name in wheel.namelist() if ".data/" in name}
-    wanted = {f"systemd/{path.name}": path for path in (ROOT / "systemd").iterdir() if path.is_file()}
+def test_wheel_brings_units_manual_pages_and_completion(wheel: zipfile.ZipFile) -> None:
+    """As shared data: pip puts them under share of the environment, the units into share/rokuon/systemd."""
+    shared = {name.partition(".data/data/share/")[2]: name for name in wheel.namelist() if ".data/" in name}
+    wanted = {f"rokuon/systemd/{path.name}": path for path in (ROOT / "systemd").iterdir() if path.is_file()}
+    wanted |= {f"man/man1/{path.name}": path for path in (ROOT / "packaging/man").iterdir()}
+    wanted |= {place: ROOT / f"packaging/completion/rokuon.{shell}" for shell, place in {
+        "bash": "bash-completion/completions/rokuon", "zsh": "zsh/site-functions/_rokuon",
+        "fish": "fish/vendor_completions.d/rokuon.fish"}.items()}
     assert shared.keys() == wanted.keys()
     for name, path in wanted.items():
         assert wheel.read(shared[name]) == path.read_bytes()
