@@ -59,11 +59,13 @@ class _Section:
 def canonical_address(text: str) -> str:
     """The canonical text of an IP address (brackets and a multicast "/ttl" taken off); what is none, a host name, as it stands.
 
-    At most 255 characters, all of them printable. "" where nothing is left.
+    At most 255 characters, all of them printable. "" where nothing is left. An IPv4 address that is mapped into IPv6 becomes the
+    IPv4 address: packets have that one.
     """
     text = text.partition("/")[0].strip("[] \t")[:_MAX_VALUE]
     try:
-        return str(ip_address(text))
+        address = ip_address(text)
+        return str(getattr(address, "ipv4_mapped", None) or address)  # RFC 4291 2.5.5.2: a host that speaks IPv4
     except ValueError:
         return _UNPRINTABLE.sub("\ufffd", text)
 

@@ -22,9 +22,10 @@ _MAX_DEPTH = 3
 _PADDING = b"\r\n\0 \t"
 
 _BEGINS = re.compile(rb"[\r\n\x00]{0,64}+(?:SIP/2\.0 ++[1-6][0-9][0-9](?![0-9])|(?:%s) ++(?=[^\r\n ])|"
-                     rb"[A-Z]{3,32}+ (?=sips?:|tel:)([^\r\n ]++)(?= SIP/2\.0))" % "|".join(METHODS).encode())
+                     rb"[!%%'*+\-.0-9A-Z_`a-z~]{1,64}+ (?=sips?:|tel:)([^\r\n ]++)(?= SIP/2\.0))" % "|".join(METHODS).encode())
 _METHOD = re.compile(r"[!%'*+\-.0-9A-Z_`a-z~]{1,64}")
 _BRANCH = re.compile(r";[ \t]*+branch[ \t]*+=[ \t]*+([^ \t;,]++)", re.IGNORECASE)
+_COOKIE = "z9hG4bK"
 _ONCE = frozenset(("call-id", "cseq", "from", "to", "content-length", "content-type"))
 _NOBODY = NameAddr("", "")
 
@@ -72,6 +73,8 @@ def parse(data: bytes, *, strict_length: bool = False) -> SipMessage:
     first, _, text = text.partition("\n")
     first_line = clean(first if plain or first.isascii() else decode(first.encode("latin-1"))).rstrip()
     method, status, reason, request_uri = _start_line(first_line, anomalies)
+    if first[-1:] == " " and not status:
+        anomalies.append("sip-start-line-spaces")
     headers = _headers(text, plain, anomalies)
 
     call_id = _one(headers, "call-id")
@@ -92,15 +95,26 @@ def parse(data: bytes, *, strict_length: bool = False) -> SipMessage:
         anomalies.append("sip-no-from")
     if not to:
         anomalies.append("sip-no-to")
-    branch = ""
-    if (vias := headers.get("via")) and (match := _BRANCH.search(vias[0])):
+    via, contact, branch = _one(headers, "via"), _one(headers, "contact"), ""
+    if via and (match := _BRANCH.search(via)):
         branch = match[1][:256]
+        if branch == _COOKIE:  # and nothing behind it (RFC 3261 section 8.1.1.7): it would be that of many transactions
+            branch = ""
+            anomalies.append("sip-bad-branch")
+    # What follows changes nothing that is read here, but tells who looks into a phone.
+    if ";;" in via or ";;" in contact or via[-1:] == ";" or contact[-1:] == ";":
+        anomalies.append("sip-stray-separators")
+    if "?" in contact and "<" not in contact:  # section 20: the URI's header fields, or the header field's parameters?
+        anomalies.append("sip-bad-uri")
+    if "date" in headers and not headers["date"][0].endswith("GMT"):  # section 20.17
+        anomalies.append("sip-bad-date")
 
     body = _body(body, _one(headers, "content-length"), strict_length, anomalies)
     description = _description(body, headers, anomalies) if body else None
-    return SipMessage(method, status, reason, request_uri, call_id[:MAX_URI], name_addr(from_) if from_ else _NOBODY,
-                      name_addr(to) if to else _NOBODY, number, branch, headers, description, first_line[:_MAX_FIRST_LINE],
-                      tuple(dict.fromkeys(anomalies)) if anomalies else ())
+    caller = name_addr(from_, anomalies) if from_ else _NOBODY
+    callee = name_addr(to, anomalies) if to else _NOBODY
+    return SipMessage(method, status, reason, request_uri, call_id[:MAX_URI], caller, callee, number, branch, headers,
+                      description, first_line[:_MAX_FIRST_LINE], tuple(dict.fromkeys(anomalies)) if anomalies else ())
 
 
 def _halves(data: bytes, start: int, anomalies: list[str]) -> tuple[bytes, bytes]:
@@ -121,7 +135,10 @@ def _start_line(line: str, anomalies: list[str]) -> tuple[str, int, str, str]:
         version, _, rest = line.partition(" ")
         if version.upper() != "SIP/2.0":
             raise SipError("sip-version")
-        code, _, reason = rest.lstrip().partition(" ")
+        if rest[:1] == " ":
+            anomalies.append("sip-start-line-spaces")
+            rest = rest.lstrip()
+        code, _, reason = rest.partition(" ")
         if len(code) != 3 or not code.isascii() or not code.isdigit() or not "100" <= code <= "699":
             raise SipError("sip-status")
         return "", int(code), reason.strip()[:MAX_VALUE], ""
@@ -131,11 +148,20 @@ def _start_line(line: str, anomalies: list[str]) -> tuple[str, int, str, str]:
         raise SipError("sip-start-line")
     if version.upper() != "SIP/2.0":
         raise SipError("sip-version")
-    uri = uri.strip()
-    if uri[:1] == "<" or " " in uri or not uri:
+    if uri[:1] == " " or uri[-1:] == " ":
+        anomalies.append("sip-start-line-spaces")
+        uri = uri.strip()
+    if uri[:1] == "<" or " " in uri or not uri or (("?" in uri or uri.count(":") > 2) and _is_odd(uri)):
         anomalies.append("sip-request-uri")
         uri = uri.strip("<>")
     return method, 0, "", uri[:MAX_URI]
+
+
+def _is_odd(uri: str) -> bool:
+    """Whether a SIP URI has header fields, which no Request-URI may (RFC 3261 section 19.1.1), or IPv6 without brackets."""
+    scheme, _, rest = uri.partition(":")
+    host, _, more = rest.rpartition("@")[2].partition(";")
+    return scheme.lower() in ("sip", "sips") and ("?" in host or "?" in more or (host[:1] != "[" and host.count(":") > 1))
 
 
 def _headers(text: str, plain: bool, anomalies: list[str]) -> dict[str, tuple[str, ...]]:

@@ -50,6 +50,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-
 _LIST_PARTS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?$)|<[^>]*+(?:>|$)|,')
 _PARAMETER_PARTS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?$)|;')
 _NAME_ADDR = re.compile(r'[ \t]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"|([^"<]*+))[ \t]*+<([^>]*+)>(.*)')
+_TOKENS = re.compile(r"[-.!%*_+`'~0-9A-Za-z \t]*+")
 _ESCAPED = re.compile(r"\\(.)")
 _TAG = re.compile(r";[ \t]*+tag[ \t]*+=[ \t]*+([^ \t;,\"]++)", re.IGNORECASE)
 
@@ -129,27 +130,38 @@ def split_list(value: str, limit: int = 64) -> list[str]:
     return [part for part in parts if part]
 
 
-def name_addr(value: str) -> NameAddr:
+def name_addr(value: str, anomalies: list[str] | None = None) -> NameAddr:
     """Display name, URI and tag of a From, To, Contact or identity value (RFC 3261 section 20.10).
 
     Without angle brackets, what follows the first semicolon belongs to the header field. A quote or bracket that is
-    never closed is forgiven. Name, URI and tag are bounded to `MAX_NAME`, `MAX_URI` and 256 characters.
+    never closed is forgiven. Name, URI and tag are bounded to `MAX_NAME`, `MAX_URI` and 256 characters. What was forgiven is
+    appended to `anomalies`: "sip-bad-display-name" (neither tokens nor quoted), "sip-bad-uri", "sip-stray-separators".
     """
+    odd = [] if anomalies is None else anomalies
     match = _NAME_ADDR.match(value)
     if match is not None:
         quoted, name, uri, rest = match.groups()
         if name is None:
             name = _ESCAPED.sub(r"\1", quoted) if "\\" in quoted else quoted
+        elif name and not _TOKENS.fullmatch(name):
+            odd.append("sip-bad-display-name")
+        if " " in uri:
+            odd.append("sip-bad-uri")
     else:
         name, bracket, uri = value.partition("<")
         if bracket:  # an unbalanced quote, or no ">"
+            odd.append("sip-bad-uri" if ">" not in uri else "sip-bad-display-name")
             uri, _, rest = uri.partition(">") if ">" in uri else uri.partition(";")
             name = name.strip(' \t"')
         else:
             name, (uri, _, rest) = "", value.partition(";")
+            if "?" in uri or "," in uri or " " in uri.strip():  # RFC 3261 section 20: such a URI stands in angle brackets
+                odd.append("sip-bad-uri")
         rest = ";" + rest.lstrip(" \t;")
     tag = ""
     if rest:
+        if ";;" in rest:
+            odd.append("sip-stray-separators")
         found = _TAG.search(rest)
         if found is not None:
             tag = found[1][:_MAX_PARAMETER] if rest.find('"', 0, found.start()) < 0 else parameter(rest, "tag")
