@@ -1,14 +1,15 @@
-"""`rokuon stats`: counts."""
+"""`rokuon stats`: what there is and what there is not; `stats_by` has the counts by hour, day, number …"""
 
 # ruff: noqa: PLC0415 -- a command imports what it needs when it is called: start-up is felt
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rokuon.commands.common import Context, example, stdout_bytes
+from rokuon.commands.filters import chosen_by, filter_options
 from rokuon.commands.show import size
 from rokuon.commands.table import Column, print_table
 from rokuon.commands.when import talk
@@ -19,12 +20,39 @@ if TYPE_CHECKING:
 
 __all__ = ["stats"]
 
+KINDS = ("hour", "day", "weekday", "number", "caller", "callee", "codec", "state")
 
-@click.command(epilog=example("rokuon stats", "rokuon stats --json"))
-@click.option("--json", "as_json", is_flag=True, help="As one object.")
+
+@click.command(epilog=example("rokuon stats --by hour --since 7d      # unanswered calls by hour of the day, a week's",
+                              "rokuon stats --by day --number 200 --csv > days.csv",
+                              "rokuon stats --by number --state no-answer", "rokuon stats --json"))
+@click.option("--by", type=click.Choice(KINDS), metavar="KIND",
+              help=f"Count by KIND: {', '.join(KINDS)}. Hours are those of the day.")
+@filter_options
+@click.option("--limit", type=click.IntRange(1), metavar="N",
+              help="The N lines with most calls, the rest as one.  [20 of numbers and codecs on a terminal, else all]")
+@click.option("--json", "form", flag_value="json", help="As one object.")
+@click.option("--csv", "form", flag_value="csv", help="A line for each hour, day …, for spreadsheets.")
 @click.pass_obj
-def stats(context: Context, /, as_json: bool) -> None:
-    """Count calls by state, what became of each call that was seen, and what was not recorded by reason."""
+def stats(context: Context, /, by: str | None, limit: int | None, form: str | None, **options: Any) -> None:
+    """Count calls: answered and unanswered ones by hour, day, number …; what was not recorded, by reason.
+
+    With --by, or with options that choose calls: how many there were, answered, unanswered (cancelled, busy, no-answer,
+    failed), and how long was talked, for each hour of the day, day, number … Times are local.
+
+    Else: calls by state, what became of each call that was ever seen, and what was not recorded by reason.
+    """
+    which = chosen_by(options)
+    if by or limit or which.chosen or form == "csv":
+        from rokuon.commands.stats_by import show_counts
+
+        show_counts(context, which, by or "state", limit, form)
+    else:
+        whole(context, as_json=form == "json")
+
+
+def whole(context: Context, as_json: bool) -> None:
+    """All calls by state, and all that was not recorded."""
     from rokuon.store.query import state_counts
     from rokuon.store.sidecar import dumps
     from rokuon.store.tally import read, read_balance
