@@ -16,6 +16,7 @@ from rokuon import __version__
 from rokuon.appliance.logs import Log
 from rokuon.appliance.notify import Notifier
 from rokuon.appliance.publisher import Publisher
+from rokuon.sniffer.packet import PacketBatch
 from rokuon.sniffer.pcap_live import LiveCapture, open_live
 from rokuon.store.advice import AdviceReader
 from rokuon.store.capture import Capture
@@ -126,11 +127,7 @@ class _Capturing:
         for batch in self._source:
             now = time.monotonic()
             if len(batch):
-                run = self._capture.process(batch)
-                dropped = self._source.stats()["dropped"]
-                run.dropped, self._dropped = dropped - self._dropped, dropped
-                run.step_ns = self._clock(run.last_ns)
-                self.writer.append(run)
+                self._take(batch)
             idle = time.monotonic_ns() - self._heard
             self.writer.beat(max(self._newest, (self._newest + idle if self._newest else time.time_ns()) - _BEHIND_NS))
             if now - looked >= 1:
@@ -138,6 +135,14 @@ class _Capturing:
                 self._look()
             if duration_s is not None and now - begun >= duration_s:
                 self._source.stop()
+
+    def _take(self, batch: PacketBatch) -> None:
+        """To the writer; nothing of it stays here, for the next one takes as much room."""
+        run = self._capture.process(batch)
+        dropped = self._source.stats()["dropped"]
+        run.dropped, self._dropped = dropped - self._dropped, dropped
+        run.step_ns = self._clock(run.last_ns)
+        self.writer.append(run)
 
     def _clock(self, newest_ns: int) -> int:
         """By how much packet time was set, against the clock that nobody sets; 0: it was not."""
