@@ -216,7 +216,7 @@ class OfferAnswer:
                     claim = self._claim(m, time_ns, changes, hop=hop, side=side, leg=leg)
                 else:
                     undo.append(_Undo(claim, claim.formats, claim.rtcp_port, claim.proto))
-                    claim.formats, claim.rtcp_port, claim.proto = m.formats, m.rtcp_port, m.proto
+                    claim.formats, claim.rtcp_port, claim.proto = self._meanings(claim, m), m.rtcp_port, m.proto
             elif m.port and kind == "unaddressed":
                 claim = current  # held in the manner of RFC 2543: it will be back, most likely at the same address
             elif m.port and m.media in _MEDIA:
@@ -229,6 +229,19 @@ class OfferAnswer:
             party.pending, party.undo = proposed, undo
         else:  # the first description there: nothing it could be taken back to
             party.current, party.pending, party.undo = proposed, None, []
+
+    def _meanings(self, claim: MediaClaim, m: MediaDescription) -> Mapping[int, PayloadFormat]:
+        """What payload types mean there from now on: also those that are not spoken of any more, for what came before.
+
+        A codec may get another number in mid-call, but no number another codec (RFC 3264 8.3.2); who does that is counted.
+        """
+        before, now = claim.formats, m.formats
+        if before == now:
+            return now
+        if any((now[n].encoding.lower(), now[n].clock_rate) != (form.encoding.lower(), form.clock_rate)
+               for n, form in before.items() if n in now):
+            self._count("payload-type-remapped")
+        return {**now, **{n: form for n, form in before.items() if n not in now}}
 
     @staticmethod
     def _repeated(m: MediaDescription, *claims: MediaClaim | None) -> MediaClaim | None:

@@ -7,6 +7,7 @@ from tests.sniffer.flows import ANSWERED, T0, S, closed, host, one, rows, second
 
 from rokuon.sniffer.call import CallTracker, ClaimAdded, ClaimEnded
 from rokuon.sniffer.model import Call
+from rokuon.sniffer.sdp import parse
 
 
 def claims(call: Call) -> list[str]:
@@ -101,9 +102,36 @@ def test_a_refused_offer_leaves_payload_types_as_they_were() -> None:
     tracker = CallTracker()
     send(tracker, flow[:5])
     (call,) = tracker.live.values()
-    assert call.claims[0].formats == changed  # media may come so before the answer does
+    assert changed.items() <= call.claims[0].formats.items()  # media may come so before the answer does
     send(tracker, flow[5:])
     assert set(call.claims[0].formats) == {8, 101}
+
+
+def renumbered(offer: str, how: str) -> Call:
+    """A call in which the caller describes its payload types anew, at the address that it has."""
+    flow = rows(ANSWERED + "5 A>B INVITE 2 tag=b sdp=A:1000\n5.1 B>A 200 2 sdp=B:2000")
+    text = f"v=0\no=- 1 2 IN IP4 10.0.0.1\ns=-\nt=0 0\nm=audio 1000 RTP/AVP {offer}\nc=IN IP4 10.0.0.1\n{how}"
+    object.__setattr__(flow[4].message, "sdp", parse(text.encode()))
+    tracker = CallTracker()
+    send(tracker, flow)
+    (call,) = tracker.live.values()
+    return call
+
+
+def test_payload_types_renumbered_in_mid_call() -> None:
+    """What came before the change still means what it meant (RFC 3264 8.3.2)."""
+    call = renumbered("0 97", "a=rtpmap:97 telephone-event/8000\n")
+    assert {n: form.encoding for n, form in call.claims[0].formats.items()} == {
+        0: "PCMU", 97: "telephone-event", 8: "PCMA", 101: "telephone-event"}
+    assert next(iter(call.claims[0].formats)) == 0  # preferred now
+    assert call.anomalies == {}
+
+
+@pytest.mark.parametrize(("how", "told"), [("iLBC/8000", 1), ("telephone-event/16000", 1), ("Telephone-Event/8000", 0)])
+def test_a_payload_type_that_changes_its_meaning_is_counted(how: str, told: int) -> None:
+    call = renumbered("8 101", f"a=rtpmap:101 {how}\n")
+    assert call.claims[0].formats[101].encoding == how.partition("/")[0]
+    assert call.anomalies["payload-type-remapped"] == told
 
 
 PROXIED = """
