@@ -9,6 +9,8 @@ import threading
 from datetime import datetime
 from typing import NamedTuple
 
+import duckdb
+
 from rokuon.store.database import open_index
 from rokuon.store.layout import Layout
 
@@ -46,7 +48,7 @@ class Suggested(NamedTuple):
 def suggest(layout: Layout, typed: str, most: int) -> list[Suggested]:
     """The newest `most` calls whose id, or else whose id's last part, begins with what was typed; newest first.
 
-    None where it would take longer than half a second. Raises StoreError where the index cannot be read, IndexBusyError
+    None where looking for them takes longer than half a second. Raises StoreError where the index cannot be read, IndexBusyError
     where others keep it for longer than 0.15 s.
     """
     beginning, last_part = BEGINNING.fullmatch(typed), LAST_PART.fullmatch(typed)
@@ -64,6 +66,8 @@ def suggest(layout: Layout, typed: str, most: int) -> list[Suggested]:
             cut = 0
             if not rows and last_part:
                 rows, cut = db.execute(BY_LAST_PART, [typed, most]).fetchall(), 17
+        except duckdb.InterruptException:
+            return []
         finally:
             late.cancel()
     return [Suggested(row[0][cut:], *row[1:]) for row in rows]

@@ -17,6 +17,7 @@ from tests.store.sidecars import HOSTILE, hostile, some
 
 from rokuon.cli import COMMANDS, main
 from rokuon.commands.completion import MOST, Offered, offer
+from rokuon.store import suggest as suggestions
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout
 from rokuon.store.suggest import suggest
@@ -127,6 +128,12 @@ def test_silent_where_the_index_is_busy(data: Path) -> None:
         os.close(directory)
     assert (done.stdout, done.stderr) == ("", "")
     assert values(data, "rokuon show ")
+
+
+def test_silent_where_it_takes_long(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = "SELECT count(*) FROM range(1_000_000_000) a, range(1_000_000_000) b WHERE (a.range + b.range) % $1 = 1"
+    monkeypatch.setattr(suggestions, "NEWEST", endless)
+    assert suggest(Layout(data), "", 50) == []
 
 
 @pytest.mark.parametrize("content", [b"no index", b"\0" * 20_000])
