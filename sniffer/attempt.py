@@ -47,7 +47,7 @@ class Attempt:
     capture: an INVITE inside it, or its 2xx.
     """
 
-    __slots__ = ("_cancelled", "_hops", "_idle_ns", "_inner", "_media", "_vouched", "_waits", "call", "caller_tag", "cseq",
+    __slots__ = ("_cancelled", "_hops", "_idle_ns", "_inner", "_media", "_recent", "_vouched", "_waits", "call", "caller_tag", "cseq",
                  "dialogs", "noted", "scheduled_ns", "tags")
 
     def __init__(self, number: int, sighting: Sighting, waits: Waits, joined: bool = False) -> None:
@@ -71,6 +71,7 @@ class Attempt:
         self._hops = Hops()
         self._media = OfferAnswer(self.call, self.caller_tag)
         self._waits = waits
+        self._recent: dict[tuple[str, str, str, Endpoint, Endpoint], int] = {}  # messages noted last, and when
         self._idle_ns = waits.idle_ns
         self._cancelled = False
         self._inner: tuple[int, int, Hop] | None = None  # status, time and place of the newest refusal beyond the first hop
@@ -147,13 +148,18 @@ class Attempt:
         message, time_ns, call = seen.message, seen.time_ns, self.call
         call.last_ns = max(call.last_ns, time_ns)
         line = MessageNote(time_ns, seen.src, seen.dst, seen.transport, message.call_id, f"{message.cseq} {message.method}",
-                           message.first_line[:_FIRST_LINE])
-        if any(0 <= time_ns - m.time_ns < _COPY_NS and m.first_line == line.first_line and m.cseq == line.cseq
-               and m.src == line.src and m.dst == line.dst for m in call.messages[-_NEAR:]):
+                           message.first_line[:_FIRST_LINE], message.sdp is not None)
+        # Forked responses differ in their To tag alone (RFC 3261 section 16.7).
+        key = line.first_line, line.cseq, message.to.tag, seen.src, seen.dst
+        if 0 <= time_ns - self._recent.get(key, -_COPY_NS) < _COPY_NS:
             call.anomalies["message-copies"] += 1
         elif note and self.noted < MESSAGES:
             self.noted += 1
             call.messages.append(line)
+            self._recent.pop(key, None)
+            self._recent[key] = time_ns
+            if len(self._recent) > _NEAR:
+                del self._recent[next(iter(self._recent))]
         else:
             call.anomalies["messages-dropped"] += 1
         for name in message.anomalies:

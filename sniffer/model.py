@@ -194,6 +194,8 @@ class MessageNote:
     cseq: str
     """"1 INVITE" """
     first_line: str
+    sdp: bool = False
+    """Whether it had a session description."""
 
 
 @dataclass(slots=True)

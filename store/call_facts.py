@@ -53,7 +53,7 @@ def call_facts(call: Call, identifier: str, interface: str | None = None, droppe
         "legs": [_leg(leg) for leg in call.legs], "streams": [],
         "events": [{"time": iso(e.time_ns), "type": e.type, "side": e.side, "detail": e.detail} for e in call.events],
         "messages": [{"time": iso(m.time_ns), "src": str(m.src), "dst": str(m.dst), "transport": m.transport,
-                      "call_id": m.call_id, "cseq": m.cseq, "first_line": m.first_line} for m in call.messages],
+                      "call_id": m.call_id, "cseq": m.cseq, "first_line": m.first_line, "sdp": m.sdp} for m in call.messages],
         "audio": None, "parts": [], "related": [], "anomalies": dict(sorted(call.anomalies.items())),
         "recorder": {"version": __version__, "host": os.uname().nodename, "interface": interface, "dropped": dropped},
         "tags": [], "notes": [], "hold": None,
