@@ -22,11 +22,12 @@ LONGEST = 300
 """Characters of one text that is not in a table: the sidecar has all of it."""
 
 
-@click.command(epilog=example("rokuon show last", "rokuon show k7q2 --json"))
+@click.command(epilog=example("rokuon show last", "rokuon show k7q2 --ladder", "rokuon show k7q2 --json"))
 @click.argument("call", metavar="CALL")
 @click.option("--json", "as_json", is_flag=True, help="All that is known, as one object.")
+@click.option("--ladder", "as_ladder", is_flag=True, help="Its SIP messages as arrows between their endpoints.")
 @click.pass_obj
-def show(context: Context, /, call: str, as_json: bool) -> None:
+def show(context: Context, /, call: str, as_json: bool, as_ladder: bool) -> None:
     """Show everything about one call: parties, times, streams and their quality, events, files, SIP messages.
 
     CALL is the beginning of its id or of the id's last part, or `last`.
@@ -34,12 +35,20 @@ def show(context: Context, /, call: str, as_json: bool) -> None:
     from rokuon.store.query import resolve
     from rokuon.store.sidecar import dump, read
 
+    if as_json and as_ladder:
+        raise click.UsageError("--json and --ladder: one of them", click.get_current_context())
     call_id = resolve(context.layout, call)
     sidecar = read(context.layout.sidecar(call_id))
     if as_json:
         stdout_bytes(dump(sidecar))
         return
-    for line in screen(context, sidecar):
+    if as_ladder:
+        from rokuon.commands.ladder import ladder
+
+        lines = ladder(sidecar)
+    else:
+        lines = screen(context, sidecar)
+    for line in lines:
         click.echo(line)
 
 
