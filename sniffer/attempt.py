@@ -47,8 +47,8 @@ class Attempt:
     capture: an INVITE inside it, or its 2xx.
     """
 
-    __slots__ = ("_cancelled", "_hops", "_idle_ns", "_inner", "_media", "_recent", "_vouched", "_waits", "call", "caller_tag", "cseq",
-                 "dialogs", "noted", "scheduled_ns", "tags")
+    __slots__ = ("_cancelled", "_hops", "_idle_ns", "_inner", "_media", "_recent", "_vouched", "_waits", "call", "caller_tag",
+                 "cseq", "dialogs", "noted", "scheduled_ns", "tags")
 
     def __init__(self, number: int, sighting: Sighting, waits: Waits, joined: bool = False) -> None:
         message, time_ns = sighting.message, sighting.time_ns
@@ -156,10 +156,11 @@ class Attempt:
         elif note and self.noted < MESSAGES:
             self.noted += 1
             call.messages.append(line)
-            self._recent.pop(key, None)
-            self._recent[key] = time_ns
-            if len(self._recent) > _NEAR:
-                del self._recent[next(iter(self._recent))]
+            recent = self._recent
+            recent.pop(key, None)
+            recent[key] = time_ns
+            while len(recent) > _NEAR or next(iter(recent.values())) <= time_ns - _COPY_NS:
+                del recent[next(iter(recent))]
         else:
             call.anomalies["messages-dropped"] += 1
         for name in message.anomalies:

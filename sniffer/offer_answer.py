@@ -59,6 +59,8 @@ class Exchange:
     offered: str = ""
     """Direction of the offer's audio; "unaddressed" for c=0.0.0.0."""
     answered: str = ""
+    fax: tuple[bool, bool] = (False, False)
+    """Whether the offer and the answer have a section for images in use: T.38."""
     held: bool = False
     """Its effect on hold was drawn."""
 
@@ -101,10 +103,14 @@ def _direction(sdp: SessionDescription) -> str:
     return used[0].direction if used else ""
 
 
+def _has_fax(sdp: SessionDescription) -> bool:
+    return any(m.media == "image" and m.port for m in sdp.media)
+
+
 class OfferAnswer:
     """All exchanges of one call."""
 
-    __slots__ = ("_answered", "_call", "_caller_tag", "_directions", "_exchanges", "_holds", "_parties", "_seen")
+    __slots__ = ("_answered", "_call", "_caller_tag", "_directions", "_exchanges", "_fax", "_holds", "_parties", "_seen")
 
     def __init__(self, call: Call, caller_tag: str) -> None:
         self._call = call
@@ -115,6 +121,7 @@ class OfferAnswer:
         self._answered: set[str] = set()  # callees' tags
         self._directions: dict[Side, str] = {}
         self._holds: set[Side] = set()
+        self._fax = False
 
     def exchange(self, by_caller: bool, cseq: int, time_ns: int) -> Exchange:
         """The exchange of that name; begun at `time_ns` if it is new."""
@@ -141,8 +148,10 @@ class OfferAnswer:
         side: Side = "caller" if tag == self._caller_tag else "callee"
         if exchange.offerer is None:
             exchange.offerer, exchange.offered = side, _direction(sdp)
+            exchange.fax = _has_fax(sdp), False
         elif exchange.offerer != side and not exchange.answered:
             exchange.answered = _direction(sdp)
+            exchange.fax = exchange.fax[0], _has_fax(sdp)
         if exchange.agreed is False:
             return
         party = self._parties.get((hop, tag))
@@ -291,7 +300,7 @@ class OfferAnswer:
             changes.append(ClaimEnded(self._call, claim))
 
     def _hold(self, exchange: Exchange) -> None:
-        """What an exchange in force means for hold (RFC 3264 8.4, RFC 6337 5.3).
+        """What an exchange in force means for hold (RFC 3264 8.4, RFC 6337 5.3), and for fax (RFC 3362, ITU-T T.38 annex D).
 
         Who offers sendonly, inactive or c=0.0.0.0 holds, unless it only repeats what it said; who answers so holds if it was
         offered sendrecv. An answer that was bound to be one-way tells nothing of the one who gives it.
@@ -300,6 +309,9 @@ class OfferAnswer:
         offerer, offered, answered = exchange.offerer, exchange.offered, exchange.answered
         if offerer is None or not offered:
             return
+        if all(exchange.fax) != self._fax:
+            self._fax = not self._fax
+            self._note(CallEvent(exchange.time_ns, "codec-change", offerer, "audio to T.38" if self._fax else "T.38 to audio"))
         other: Side = "callee" if offerer == "caller" else "caller"
         begun = offerer in self._directions
         if begun and self._answered:
@@ -318,11 +330,14 @@ class OfferAnswer:
     def _mark(self, side: Side, holds: bool, time_ns: int) -> None:
         if (side in self._holds) == holds:
             return
+        self._note(CallEvent(time_ns, "hold" if holds else "resume", side))
+        (self._holds.add if holds else self._holds.discard)(side)
+
+    def _note(self, event: CallEvent) -> None:
         if len(self._call.events) >= _EVENTS:
             self._count("events-dropped")
         else:
-            self._call.events.append(CallEvent(time_ns, "hold" if holds else "resume", side))
-        (self._holds.add if holds else self._holds.discard)(side)
+            self._call.events.append(event)
 
     def _count(self, name: str) -> None:
         self._call.anomalies[name] += 1

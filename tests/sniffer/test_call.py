@@ -157,6 +157,15 @@ def test_what_a_mirror_brings_twice_is_noted_once() -> None:
     assert len(again.messages) == len(call.messages) + 1  # the last was sent again
 
 
+def test_forked_responses_are_no_copies() -> None:
+    """They come by the proxy, within milliseconds, and differ in the To tag alone."""
+    call = one("0 A>P INVITE 1 sdp=A:1000\n1 P>A 180 1 tag=x\n1.01 P>A 180 1 tag=y\n2 P>A 200 1 tag=x sdp=P:2000\n"
+               "2.01 P>A 200 1 tag=y sdp=P:2002\n2.02 P>A 200 1 tag=y sdp=P:2002\n9 A>P BYE 2 tag=x")
+    assert [m.first_line for m in call.messages].count("SIP/2.0 200 X") == 2
+    assert call.anomalies == {"message-copies": 1}
+    assert [leg.to_tag for leg in call.legs] == ["x", "y"]
+
+
 def test_the_oldest_unanswered_call_makes_room() -> None:
     tracker = CallTracker(max_calls=50)
     send(tracker, rows(ANSWERED))

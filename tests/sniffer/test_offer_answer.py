@@ -134,6 +134,31 @@ def test_a_payload_type_that_changes_its_meaning_is_counted(how: str, told: int)
     assert call.anomalies["payload-type-remapped"] == told
 
 
+@pytest.mark.parametrize(("first", "then", "back", "told"), [
+    ((1000, 0), (0, 4000), (1000, 0), ["codec-change caller audio to T.38 5", "codec-change caller T.38 to audio 7"]),
+    ((1000, 0), (1000, 4000), (1000, 0), ["codec-change caller audio to T.38 5", "codec-change caller T.38 to audio 7"]),
+    ((1000, 0), (1000, 0), (1000, 0), []),
+])
+def test_fax(first: tuple[int, int], then: tuple[int, int], back: tuple[int, int], told: list[str]) -> None:
+    """A switch to T.38 and back is said, is no hold, and the call goes on; media is expected where it is said."""
+    def described(letter: str, ports: tuple[int, int], at: int) -> bytes:
+        audio, image = ((port + 1000 * (letter == "B")) * bool(port) for port in ports)
+        return (f"v=0\no=- 1 {at} IN IP4 10.0.0.1\ns=-\nc=IN IP4 {host(letter).address}\nt=0 0\n"
+                f"m=audio {audio} RTP/AVP 8\nm=image {image} udptl t38\n").encode()
+
+    flow = rows("0 A>B INVITE 1\n2 B>A 200 1\n5 A>B INVITE 2 tag=b\n5.1 B>A 200 2\n7 A>B INVITE 3 tag=b\n7.1 B>A 200 3\n"
+                "9 A>B BYE 4")
+    for n, r in enumerate(flow[:6]):
+        object.__setattr__(r.message, "sdp", parse(described("AB"[n % 2], (first, then, back)[n // 2], n // 2)))
+    tracker = CallTracker()
+    (call,) = closed(send(tracker, flow) + tracker.expire(T0 + 1000 * S))
+    assert [f"{e.type} {e.side} {e.detail} {seconds(e.time_ns):g}" for e in call.events] == told
+    assert (call.state, call.end_reason, seconds(call.end_ns)) == ("answered", "bye", 9)
+    images = [f"{c.side} {c.port} {seconds(c.since_ns):g}-{seconds(c.until_ns):g}" for c in call.claims if c.media == "image"
+              and c.until_ns]
+    assert images == (["caller 4000 5-7.1", "callee 5000 5.1-7.1"] if told else [])
+
+
 PROXIED = """
 0     A>P INVITE 1 sdp=A:1000
 0.01  P>B INVITE 1 sdp=P:3000
