@@ -40,7 +40,7 @@ COMMANDS = {
     "play": "Play a call through the sound card.",
     "export": "Write calls as audio files or as packets.",
     "decode": "Make a call's audio again from its kept packets.",
-    "stats": "Count calls by state, and what was not recorded by reason.",
+    "stats": "Count calls: by state, hour, day, number; and what was not recorded.",
     "reindex": "Make the index again from the recordings.",
     "sql": "Ask the index in SQL.",
     "plugins": "List codecs and other plugins, and what is wrong with them.",

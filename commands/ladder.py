@@ -26,6 +26,8 @@ __all__ = ["ladder"]
 
 WIDEST, NARROWEST = 30, 11
 """Cells of a column, if there is room; less than that shows nothing of "180 Ringing"."""
+LEAST = 4
+"""Cells of a method or status that are left where it is marked."""
 MOST_COLUMNS = 16
 MOST_EVENTS = 200
 TIME = 14
@@ -204,8 +206,8 @@ def head(call: dict[str, Any], columns: Columns, glyphs: Glyphs) -> Iterator[Lin
         line = Line(columns, glyphs)
         line.cells = [" "] * columns.width
         for column, title in enumerate(row):
-            start = columns.left + columns.gap * column
-            line.centre(start, start + columns.gap - 1, clean(title), "bold")
+            text = cut(clean(title), columns.gap - 1, glyphs.cut)
+            line.put(columns.rail(column) - cell_len(text) // 2, text, "bold")
         yield line
     line = Line(columns, glyphs)
     for column in range(len(columns.titles)):
@@ -240,11 +242,10 @@ def arrow(columns: Columns, glyphs: Glyphs, message: dict[str, Any], since: str,
     dash = glyphs.again if again else glyphs.line
     source, target = columns.places[str(message["src"])], columns.places[str(message["dst"])]
     if source == target:
-        what = cut(what, columns.gap // 2 - 2 - len(mark), glyphs.cut) + mark
-        itself(columns, glyphs, source, (said, drawn), what, style, dash)
+        itself(columns, glyphs, source, (said, drawn), what + mark, style, dash)
     else:
         start, end = sorted((columns.rail(source), columns.rail(target)))
-        what = cut(what, end - start - 1 - len(mark), glyphs.cut) + mark
+        what = cut(what, max(end - start - 1 - len(mark), LEAST), glyphs.cut) + mark
         said.centre(start + 1, end, what, style)
         dashes = dash * (end - start - 2)
         drawn.put(start + 1, f"{dashes}>" if source < target else f"<{dashes}", style)
@@ -255,7 +256,8 @@ def arrow(columns: Columns, glyphs: Glyphs, message: dict[str, Any], since: str,
 def itself(columns: Columns, glyphs: Glyphs, column: int, lines: tuple[Line, Line], what: str, style: str, dash: str) -> None:
     """A message from an endpoint, or from a column of several, to itself; towards the middle."""
     said, drawn = lines
-    rail, reach = columns.rail(column), columns.gap // 2 - 1
+    rail = columns.rail(column)
+    reach = (columns.gap if len(columns.titles) > 1 else columns.gap // 2) - 2
     if column and column == len(columns.titles) - 1:
         said.put(rail - reach, glyphs.corners[0], style)
         said.centre(rail - reach + 1, rail, what, style)
