@@ -71,7 +71,7 @@ class Attempt:
         self._hops = Hops()
         self._media = OfferAnswer(self.call, self.caller_tag)
         self._waits = waits
-        self._recent: dict[tuple[str, str, str, Endpoint, Endpoint], int] = {}  # messages noted last, and when
+        self._recent: list[tuple[int, tuple[str, str, str, Endpoint, Endpoint]]] = []  # when and which messages were noted last
         self._idle_ns = waits.idle_ns
         self._cancelled = False
         self._inner: tuple[int, int, Hop] | None = None  # status, time and place of the newest refusal beyond the first hop
@@ -150,17 +150,17 @@ class Attempt:
         line = MessageNote(time_ns, seen.src, seen.dst, seen.transport, message.call_id, f"{message.cseq} {message.method}",
                            message.first_line[:_FIRST_LINE], message.sdp is not None)
         # Forked responses differ in their To tag alone (RFC 3261 section 16.7).
-        key = line.first_line, line.cseq, message.to.tag, seen.src, seen.dst
-        if 0 <= time_ns - self._recent.get(key, -_COPY_NS) < _COPY_NS:
+        key, recent = (line.first_line, line.cseq, message.to.tag, seen.src, seen.dst), self._recent
+        while recent and recent[0][0] <= time_ns - _COPY_NS:
+            del recent[0]
+        if recent and any(noted == key and at <= time_ns for at, noted in recent):
             call.anomalies["message-copies"] += 1
         elif note and self.noted < MESSAGES:
             self.noted += 1
             call.messages.append(line)
-            recent = self._recent
-            recent.pop(key, None)
-            recent[key] = time_ns
-            while len(recent) > _NEAR or next(iter(recent.values())) <= time_ns - _COPY_NS:
-                del recent[next(iter(recent))]
+            recent.append((time_ns, key))
+            if len(recent) > _NEAR:
+                del recent[0]
         else:
             call.anomalies["messages-dropped"] += 1
         for name in message.anomalies:

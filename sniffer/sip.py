@@ -7,7 +7,18 @@ from itertools import islice
 
 from rokuon.sniffer import sdp
 from rokuon.sniffer.model import NameAddr, SessionDescription, SipMessage
-from rokuon.sniffer.sip_headers import LISTS, MAX_URI, MAX_VALUE, canonical_name, clean, decode, name_addr, parameter, split_list
+from rokuon.sniffer.sip_headers import (
+    LISTS,
+    MAX_URI,
+    MAX_VALUE,
+    NAMES,
+    canonical_name,
+    clean,
+    decode,
+    name_addr,
+    parameter,
+    split_list,
+)
 
 __all__ = ["MAX_HEADERS", "METHODS", "SipError", "looks_like_sip", "name_addr", "parameter", "parse"]
 
@@ -95,7 +106,8 @@ def parse(data: bytes, *, strict_length: bool = False) -> SipMessage:
         anomalies.append("sip-no-from")
     if not to:
         anomalies.append("sip-no-to")
-    via, contact, branch = _one(headers, "via"), _one(headers, "contact"), ""
+    vias, contacts, branch = headers.get("via"), headers.get("contact"), ""
+    via, contact = vias[0] if vias else "", contacts[0] if contacts else ""
     if via and (match := _BRANCH.search(via)):
         branch = match[1][:256]
         if branch == _COOKIE:  # and nothing behind it (RFC 3261 section 8.1.1.7): it would be that of many transactions
@@ -174,7 +186,7 @@ def _headers(text: str, plain: bool, anomalies: list[str]) -> dict[str, tuple[st
     count = 0
     for line in lines:
         name, colon, value = line.partition(":")
-        key = canonical_name(name) if colon else ""
+        key = (NAMES.get(name) or canonical_name(name)) if colon else ""
         if not key:
             if line.strip():
                 anomalies.append("sip-bad-header")

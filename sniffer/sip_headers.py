@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from rokuon.sniffer.model import NameAddr
 
-__all__ = ["LISTS", "MAX_NAME", "MAX_URI", "MAX_VALUE", "canonical_name", "clean", "decode", "name_addr", "parameter",
+__all__ = ["LISTS", "MAX_NAME", "MAX_URI", "MAX_VALUE", "NAMES", "canonical_name", "clean", "decode", "name_addr", "parameter",
            "split_list"]
 
 MAX_VALUE = 4096
@@ -40,8 +40,9 @@ _USUAL = (
     "Diversion", "Reason", "RSeq", "RAck", "Event", "Refer-To", "Referred-By", "Replaces", "Subject", "Date", "Allow-Events",
     "Content-Disposition", "Session-ID", "X-Call-ID",
 )
-_NAMES = {spelled: name.lower() for name in _USUAL for spelled in (name, name.lower(), name.upper())}
-_NAMES.update({spelled: name for letter, name in _COMPACT.items() for spelled in (letter, letter.upper())})
+NAMES = {spelled: name.lower() for name in _USUAL for spelled in (name, name.lower(), name.upper())}
+NAMES.update({spelled: name for letter, name in _COMPACT.items() for spelled in (letter, letter.upper())})
+"""What `canonical_name` says of most that comes, at hand without a call."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]{1,128}")
 # C0, DEL and C1; marks that turn the direction of text; line separators; surrogates.
@@ -57,7 +58,7 @@ _TAG = re.compile(r";[ \t]*+tag[ \t]*+=[ \t]*+([^ \t;,\"]++)", re.IGNORECASE)
 
 def canonical_name(name: str) -> str:
     """A header field's lower-case full name from what stands before the colon; "" where that is no token."""
-    known = _NAMES.get(name)
+    known = NAMES.get(name)
     if known is not None:
         return known
     lower = name.strip(" \t").lower()
