@@ -20,7 +20,7 @@ from rich.cells import cell_len, set_cell_size
 from rokuon.commands.common import clean, coloured
 from rokuon.commands.show import clock, detail
 from rokuon.commands.table import COLOURS, terminal_width
-from rokuon.store.sidecar import nanoseconds
+from rokuon.store.sidecar import nanoseconds, problems
 
 __all__ = ["ladder"]
 
@@ -106,10 +106,12 @@ class Line:
 
 
 def ladder(call: dict[str, Any]) -> Iterator[str]:
-    """The lines for standard output. `call`: its sidecar."""
+    """The lines for standard output. `call`: its sidecar; what is not of its shape is left out."""
+    wrong = problems(call)
+    call = {key: value for key, value in call.items() if key not in wrong or key in ("id", "state")}
     width, colours, glyphs = terminal_width(), coloured(sys.stdout), glyphs_of(sys.stdout.encoding)
     state = str(call.get("state"))
-    first = f"{clean(call['id'])}  {clean(state)}"
+    first = f"{clean(call.get('id'))}  {clean(state)}"
     if width:
         first = cut(first, width, glyphs.cut)
     yield first.replace(state, click.style(state, fg=COLOURS.get(state))) if colours and state in COLOURS else first

@@ -154,6 +154,15 @@ def test_a_call_without_signalling() -> None:
     assert lines[1:] == ["no SIP message of it was seen"]
 
 
+@pytest.mark.parametrize("damage", [
+    {"messages": [{"src": 1}]}, {"messages": "x"}, {"events": [{}]}, {"streams": [None]}, {"caller": "x", "callee": None},
+    {"state": "\x1b[2J"}, {"anomalies": 3}])
+def test_a_sidecar_that_is_not_of_its_shape(damage: Json) -> None:
+    lines = list(ladder(call([(A, B, "INVITE sip:a@b SIP/2.0")]) | damage))
+    assert not any("\x1b" in line for line in lines)
+    assert len(arrows(lines)) == ("messages" not in damage)
+
+
 def test_colours_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
     made = call([(A, B, "INVITE sip:a@b SIP/2.0"), (B, A, "SIP/2.0 503 \x1b[31mx")])
     plain = list(ladder(made))

@@ -139,7 +139,7 @@ def test_a_number_is_one_however_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("by", statistics.KINDS)
 @pytest.mark.parametrize("chosen", [(), ("--since", "2026-11-26", "--until", "2026-11-28"), ("--number", "03-1234-5678"),
-                                    ("--state", "busy", "--state", "failed"), ("--min-duration", "2m"), ("--codec", "pcma")])
+                                    ("--state", "busy", "--state", "failed")])
 def test_sums_agree_with_the_list(archive: Path, by: str, chosen: tuple[str, ...]) -> None:
     listed = CliRunner().invoke(main, ["--data", str(archive), "calls", *chosen, "--json"], env={"ROKUON_CONFIG": None})
     calls = json.loads(listed.stdout)
