@@ -116,7 +116,8 @@ def _job(ended: Ended | Piece, spool: Spool, correlator: Correlator, slices: dic
     ordered = sorted(groups.values(), key=lambda spans: min((s.since_ns, s.stream.number) for s in spans))
     for spans in ordered:
         # Where an address is named at several hops, the first moments may be another claim's than the rest.
-        first = max(spans, key=lambda s: s.until_ns - s.since_ns)
+        # Behind a switch to T.38 it is an image's, most often; what was talked before it is voice all the same.
+        first = max(spans, key=lambda s: (s.claim.media != "image", s.until_ns - s.since_ns))
         stream, claim = first.stream, first.claim
         crossed = any(s.crossed for s in spans)
         if crossed:
