@@ -70,45 +70,65 @@ def canonical_address(text: str) -> str:
         return _UNPRINTABLE.sub("\ufffd", text)
 
 
-def parse(data: bytes) -> SessionDescription:
+def parse(data: bytes, anomalies: list[str] | None = None) -> SessionDescription:
     """What the session description in `data` says; a line that cannot be read is skipped, nothing is raised.
 
     Every m= line gives a section, so that offer and answer can be paired by position (RFC 3264 section 6); one whose port
     makes no sense has port 0. A payload type that is neither static nor mapped means nothing and is left out. At most
     `MAX_SECTIONS` sections of `MAX_FORMATS` formats are read, and text is bounded. `c=0.0.0.0` (hold of RFC 2543) stays.
+
+    What was forgiven is appended to `anomalies`: "sdp-bad-line" (skipped), "sdp-bad-media" (an m= line without a port or a
+    protocol), "sdp-unmapped-type" (a payload type in use that nothing says the meaning of), "sdp-too-long" (read in part).
     """
+    odd = [] if anomalies is None else anomalies
     text = (data.decode("ascii") if data.isascii() else data.decode("utf-8", "replace"))
     origin = ""
     session = section = _Section()
     sections: list[_Section] = []
-    for line in text.split("\n", _MAX_LINES)[:_MAX_LINES]:
+    lines = text.split("\n", _MAX_LINES)
+    if len(lines) > _MAX_LINES:
+        odd.append("sdp-too-long")
+        del lines[_MAX_LINES:]
+    for line in lines:
         kind, value = line[:2], line[2:].rstrip("\r ")
         if kind == "a=":
             _attribute(section, value)
         elif kind == "m=":
             if len(sections) == MAX_SECTIONS:
+                odd.append("sdp-too-long")
                 break
-            section = _media(value)
+            section = _media(value, odd)
             sections.append(section)
         elif kind == "c=" and not section.address:
             parts = value.split(None, 3)
             if len(parts) >= 3 and parts[0].upper() == "IN":
                 section.address = canonical_address(parts[2])
+            else:
+                odd.append("sdp-bad-line")
         elif kind == "o=" and not origin:
             origin = _UNPRINTABLE.sub("\ufffd", value[:_MAX_VALUE])
-    return SessionDescription(origin, tuple([_finish(section, session) for section in sections]))
+        elif kind[1:] != "=" and line.strip():
+            odd.append("sdp-bad-line")
+    return SessionDescription(origin, tuple([_finish(section, session, odd) for section in sections]))
 
 
-def _media(value: str) -> _Section:
+def _media(value: str, odd: list[str]) -> _Section:
     """RFC 8866 section 5.14: `audio 49170/2 RTP/AVP 0 8 101`."""
     parts = value.split(None, MAX_FORMATS + 3)
     section = _Section()
     if parts:
         section.media = _UNPRINTABLE.sub("\ufffd", parts[0][:32]).lower()
-    if len(parts) >= 3:
-        section.port = _number(parts[1].partition("/")[0], 65535) or 0
+    if len(parts) < 3:
+        odd.append("sdp-bad-media")
+    else:
+        port = _number(parts[1].partition("/")[0], 65535)
+        if port is None:
+            odd.append("sdp-bad-media")
+        section.port = port or 0
         section.proto = _UNPRINTABLE.sub("\ufffd", parts[2][:32])
         if "RTP" in section.proto.upper():
+            if len(parts) > MAX_FORMATS + 3:
+                odd.append("sdp-too-long")
             for part in parts[3:MAX_FORMATS + 3]:
                 payload_type = _number(part, 127)
                 if payload_type is not None and payload_type not in section.payload_types:
@@ -154,13 +174,15 @@ def _number(text: str, limit: int) -> int | None:
     return None
 
 
-def _finish(section: _Section, session: _Section) -> MediaDescription:
+def _finish(section: _Section, session: _Section, odd: list[str]) -> MediaDescription:
     formats: dict[int, PayloadFormat] = {}
     for payload_type in section.payload_types:
         meaning = section.maps.get(payload_type) or STATIC.get(payload_type)
         if meaning is not None:
             fmtp = section.fmtp.get(payload_type)
             formats[payload_type] = PayloadFormat(meaning[0], meaning[1], meaning[2], fmtp) if fmtp else meaning
+        elif section.port:
+            odd.append("sdp-unmapped-type")
     port = section.port
     if section.rtcp_mux or not port:
         rtcp_port = port

@@ -267,7 +267,7 @@ def _description(body: bytes, headers: dict[str, tuple[str, ...]], anomalies: li
         anomalies.append("sip-content-encoding")
         return None
     found = _find_sdp(body, content_type, 0)
-    return None if found is None else sdp.parse(found)
+    return None if found is None else sdp.parse(found, anomalies)
 
 
 def _find_sdp(body: bytes, content_type: str, depth: int) -> bytes | None:

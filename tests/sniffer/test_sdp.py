@@ -124,3 +124,20 @@ def test_bounds() -> None:
                                   b"a=rtpmap:0 \xe3\x81/8000\nm=x", b"a=", b"=", b"m"])
 def test_rubbish(data: bytes) -> None:
     sdp.parse(data)
+
+
+@pytest.mark.parametrize(("lines", "told"), [
+    ("m=audio 4000 RTP/AVP 0 12\r\na=rtpmap:0\r\n\r\n", []),
+    ("m=audio 4000 RTP/AVP 0\r\nnonsense\r\nm =video 1 RTP/AVP 31\r\n", ["sdp-bad-line", "sdp-bad-line"]),
+    ("c=IN\r\nm=audio 4000 RTP/AVP 0\r\n", ["sdp-bad-line"]),
+    ("m=audio RTP/AVP 0\r\nm=audio 70000 RTP/AVP 0\r\nm=audio\r\n", ["sdp-bad-media"] * 3),
+    ("m=audio 4000 RTP/AVP 96 0 97\r\na=rtpmap:97 opus/48000/2\r\na=rtpmap:96 opus\r\n", ["sdp-unmapped-type"]),
+    ("m=audio 0 RTP/AVP 96\r\nm=image 4002 udptl t38\r\n", []),
+    ("m=audio 4000 RTP/AVP 0\r\n" * 17, ["sdp-too-long"]),
+    ("a=x\r\n" * 1100, ["sdp-too-long"]),
+    ("m=audio 4000 RTP/AVP " + "0 " * 70 + "\r\n", ["sdp-too-long"]),
+])
+def test_what_is_forgiven_is_named(lines: str, told: list[str]) -> None:
+    odd: list[str] = []
+    sdp.parse(("v=0\r\no=- 1 1 IN IP4 h\r\ns=\r\nt=0 0\r\n" + lines).encode(), odd)
+    assert odd == told

@@ -186,7 +186,7 @@ def test_damaged(case: Case) -> None:
         except sip.SipError:
             continue
         assert harmless(shown(m.from_) + shown(m.to) + m.call_id + m.request_uri + m.reason + m.first_line + described(m))
-        assert all(name.startswith("sip-") for name in m.anomalies)
+        assert all(name.startswith(("sip-", "sdp-")) for name in m.anomalies)
 
 
 # -- the leniencies, each on its own -----------------------------------------------
@@ -290,6 +290,6 @@ def test_all_that_is_odd_is_counted(tmp_path: Path) -> None:
     (tmp_path / "all.pcap").write_bytes(pcap(beside(good, groups()[0])))
     summary = record_files([str(tmp_path / "all.pcap")], tmp_path / "data", Settings())
     odd = Counter(name for case in groups()[0] for name in case.odd)
-    assert {name: n for name, n in summary.anomalies.items() if name.startswith("sip-")} == odd
+    assert {name: n for name, n in summary.anomalies.items() if name.startswith(("sip-", "sdp-"))} == odd
     assert summary.counts["sip_messages"] == 6 + sum(bool(case.what) for case in groups()[0])
     assert summary.balance.not_recorded["invite-not-understood"] == 1  # insuf
