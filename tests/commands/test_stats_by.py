@@ -173,6 +173,15 @@ def test_others_are_one_line(archive: Path) -> None:
     assert "others" not in whole
 
 
+def test_numbers_are_bounded(archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "MOST_LINES", 2)
+    for limit in ((), ("--limit", "4")):
+        counted = json.loads(stats(archive, "--by", "number", *limit, "--json"))
+        assert len(counted["buckets"]) == 2
+        agrees(counted)
+    assert len(json.loads(stats(archive, "--by", "hour", "--json"))["buckets"]) == 24
+
+
 def test_nothing_to_count(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.make_directory(layout.recordings)
