@@ -111,7 +111,8 @@ class Statistics:
 def count_calls(layout: Layout, which: CallFilter, by: str, region: str | None = None, most: int | None = None) -> Statistics:
     """The calls that the filter lets through, counted by one of KINDS; hours, days and weekdays are those of the local zone.
 
-    `most`: so many buckets, those with most calls; never more than MOST_LINES but of times. Raises ValueError where a number of the filter is none, StoreError.
+    `most`: so many buckets, those with most calls; never more than MOST_LINES but of times. Raises
+    ValueError where a number of the filter is none, StoreError.
     """
     where, given = conditions(which, region or default_region())
     limit = "" if by in LOCAL else f" LIMIT {min(MOST_LINES if most is None else most, MOST_LINES) + 1}"
