@@ -1,4 +1,4 @@
-"""Which runs of a spool may become one, and the files that they are read from meanwhile."""
+"""Which runs of a spool may become one, the files that they are read from meanwhile, and what becomes of such a file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rokuon.store.runs import Run
+from rokuon.store.segments import SEGMENT_HEADER
 
-__all__ = ["Files", "neighbours"]
+__all__ = ["Files", "neighbours", "put_back"]
 
 
 class Files:
@@ -49,3 +50,18 @@ def neighbours(runs: list[Run], every: list[Run], span_ns: int = 0) -> Iterator[
         group = [run] if id(run) in wanted else []
     if group:
         yield group
+
+
+def put_back(path: Path, free: int) -> None:
+    """A segment that nothing needs: kept to be written again while there are fewer than `free` of these, else removed.
+
+    Raises OSError.
+    """
+    kept = [name for name in os.listdir(path.parent) if name.startswith("free-")]
+    if len(kept) < free and not path.name.startswith("m"):
+        with open(path, "r+b", buffering=0) as file:
+            file.write(bytes(SEGMENT_HEADER))  # what it holds is not taken for its next use's, should that not come to be
+        path.rename(path.with_name(f"free-{path.name}"))
+    else:
+        os.truncate(path, 0)  # whoever has it open yet holds no space
+        path.unlink()

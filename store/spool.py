@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rokuon.store.kept import KeptPackets
-from rokuon.store.merging import Files, neighbours
+from rokuon.store.merging import Files, neighbours, put_back
 from rokuon.store.numbering import Numbers
 from rokuon.store.runs import PACKET, RECORD, STREAM, DamagedRunError, Run
-from rokuon.store.segments import SEGMENT_HEADER, SpoolWriter
+from rokuon.store.segments import SpoolWriter
 from rokuon.store.strangers import CROWD
 from rokuon.store.tables import LARGE, Tables
 
@@ -298,16 +298,8 @@ class Spool:
 
     def _give_back(self, segment: Segment) -> None:
         del self._numbers[segment.number]
-        path = self.root / segment.name
         with contextlib.suppress(OSError):
-            free = [name for name in os.listdir(path.parent) if name.startswith("free-")]
-            if len(free) < _FREE and not path.name.startswith("m"):
-                with open(path, "r+b", buffering=0) as file:
-                    file.write(bytes(SEGMENT_HEADER))  # what it holds is not taken for its next use's, should that not come to be
-                path.rename(path.with_name(f"free-{path.name}"))
-            else:
-                os.truncate(path, 0)  # whoever has it open yet holds no space
-                path.unlink()
+            put_back(self.root / segment.name, _FREE)
 
     def forget(self, numbers: Collection[int]) -> None:
         """These streams are needed no more."""
