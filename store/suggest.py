@@ -25,9 +25,10 @@ LAST_PART = re.compile(r"[a-z2-7]{1,8}", re.ASCII)
 
 SHOWN = "id, start_time, state, caller_number, caller_name, callee_number, callee_name"
 NEWEST_FIRST = "ORDER BY start_time DESC NULLS LAST, id DESC"
-# Ids begin with their time, so that DuckDB's zone maps of them leave out most of an archive; ~ is behind all that is in one
+# Ids begin with their time, so that DuckDB's zone maps of them leave out most of an archive; ~ is behind all that is in one.
+# An id has one hyphen, and to look for what is behind it takes a third of the time of taking the id apart.
 BY_BEGINNING = f"SELECT {SHOWN} FROM calls WHERE id >= $1 AND id < $1 || '~' {NEWEST_FIRST} LIMIT $2"
-BY_LAST_PART = f"SELECT {SHOWN} FROM calls WHERE starts_with(id[18:], $1) {NEWEST_FIRST} LIMIT $2"
+BY_LAST_PART = f"SELECT {SHOWN} FROM calls WHERE contains(id, '-' || $1) {NEWEST_FIRST} LIMIT $2"
 NEWEST = f"SELECT {SHOWN} FROM calls {NEWEST_FIRST} LIMIT $1"
 
 
