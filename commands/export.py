@@ -23,8 +23,8 @@ __all__ = ["export"]
 @filter_options
 @click.option("-o", "output", metavar="PATH", required=True, help="File, directory (for many calls), or `-`: standard output.")
 @click.option("--format", "format_", type=click.Choice(["wav", "flac", "opus", "pcap"]), help="[what PATH ends with, else wav]")
-@click.option("--layout", "channels", type=click.Choice(["stereo", "mono", "split"]), default="stereo",
-              help="Caller left and callee right, both in one channel, or a file each.  [stereo]")
+@click.option("--layout", "channels", type=click.Choice(["stereo", "mono", "split", "caller", "callee"]), default="stereo",
+              help="Caller left and callee right, both in one channel, a file each, or one side alone.  [stereo]")
 @click.option("--force", is_flag=True, help="Write over files that are there.")
 @click.pass_obj
 def export(context: Context, /, calls: tuple[str, ...], output: str, format_: Any, channels: Any, force: bool,

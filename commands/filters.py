@@ -16,15 +16,19 @@ __all__ = ["chosen_by", "filter_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+UNANSWERED = "unanswered"
+
 OPTIONS = [
-    click.option("--since", callback=SINCE, metavar="T", help="Started at T or later: 2026-11-24T09:30, today, 2h, 30m …"),
+    click.option("--since", callback=SINCE, metavar="T",
+                 help="Started at T or later: 2026-11-24T09:30, tuesday, today, 2h, 30m …"),
     click.option("--until", callback=UNTIL, metavar="T", help="Started before T; a whole day is included."),
     click.option("--number", "numbers", multiple=True, metavar="N",
                  help="Caller's or callee's, with or without country code and separators, or its last digits; `anonymous`."),
     click.option("--caller", "callers", multiple=True, metavar="N", help="The caller's number."),
     click.option("--callee", "callees", multiple=True, metavar="N", help="The callee's number."),
     click.option("--name", metavar="TEXT", help="Part of the caller's or callee's name."),
-    click.option("--state", "states", multiple=True, type=click.Choice(STATES), metavar="S", help=f"{', '.join(STATES)}."),
+    click.option("--state", "states", multiple=True, type=click.Choice([*STATES, UNANSWERED]), metavar="S",
+                 help=f"{', '.join(STATES)}, or {UNANSWERED}: cancelled, busy, no-answer or failed."),
     click.option("--min-duration", "min_duration_s", callback=DURATION, metavar="D", help="Lasted D: 90, 1m30s, 1:30."),
     click.option("--codec", metavar="C", help="With a stream of this codec: PCMU, opus …"),
     click.option("--max-mos", type=float, metavar="M", help="The worst stream sounded like M (1 to 5) or worse."),
@@ -42,6 +46,7 @@ def filter_options(command: Command) -> Command:
 
 def chosen_by(options: dict[str, Any], sort: str = "start", limit: int | None = None) -> Any:
     """The `CallFilter` that the options say. Raises click.UsageError."""
+    from rokuon.store import statistics
     from rokuon.store.numbers import wanted
     from rokuon.store.query import CallFilter
 
@@ -50,4 +55,6 @@ def chosen_by(options: dict[str, Any], sort: str = "start", limit: int | None = 
             wanted(number, None)
         except ValueError as error:
             raise click.UsageError(str(error), click.get_current_context()) from None
+    states = [state for name in options["states"] for state in (statistics.UNANSWERED if name == UNANSWERED else [name])]
+    options = {**options, "states": tuple(dict.fromkeys(states))}
     return CallFilter(**options, sort=sort, limit=limit)

@@ -7,7 +7,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,13 +20,14 @@ __all__ = ["play"]
 PLAYERS = (["pw-play"], ["paplay"], ["ffplay", "-nodisp", "-autoexit", "-loglevel", "error"], ["play", "-q"], ["aplay", "-q"])
 
 
-@click.command(epilog=example("rokuon play last"))
+@click.command(epilog=example("rokuon play last", "rokuon play last --side callee"))
 @click.argument("call", metavar="CALL")
+@click.option("--side", type=click.Choice(["caller", "callee"]), help="This side alone.")
 @click.pass_obj
-def play(context: Context, /, call: str) -> int:
+def play(context: Context, /, call: str, side: Any) -> int:
     """Play a call through the sound card; where there is none, say how to get the file."""
     from rokuon.store.errors import DataError
-    from rokuon.store.export import audio_files
+    from rokuon.store.export import Request, audio_files, export_call
     from rokuon.store.query import resolve
 
     call_id = resolve(context.layout, call)
@@ -34,8 +37,16 @@ def play(context: Context, /, call: str) -> int:
     player = next((command for command in PLAYERS if shutil.which(command[0])), None)
     if player is None or not has_sound():
         why = "no sound card here" if player else "no player here (aplay, paplay, ffplay, play)"
-        click.echo(f"{why}; the call is in {' '.join(map(str, paths))}, or: rokuon{context.options} export {call_id} -o call.wav")
+        click.echo(f"{why}; the call is in {' '.join(map(str, paths))}, or: rokuon{context.options} export {call_id}"
+                   f"{f' --layout {side}' if side else ''} -o call.wav")
         return 0
+    with tempfile.TemporaryDirectory(prefix="rokuon-") as folder:
+        if side:
+            paths = export_call(context.layout, call_id, Path(folder) / "call.wav", Request(channels=side))
+        return _heard(player, paths)
+
+
+def _heard(player: list[str], paths: list[Path]) -> int:
     for path in paths:
         done = subprocess.run([*player, str(path)], check=False)
         if done.returncode:

@@ -19,6 +19,7 @@ UNITS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w"
 AGO = re.compile(r"(?:\d+(?:\.\d+)?\s*(?:s|sec|m|min|h|d|w)\s*)+", re.ASCII)
 PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
 CLOCK = re.compile(r"\d+(:[0-5]?\d){1,2}(\.\d+)?", re.ASCII)
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 
 
@@ -37,7 +38,8 @@ def parse_duration(text: str) -> float:
 
 
 def parse_when(text: str, now: datetime, end: bool = False) -> datetime:
-    """A time: ISO 8601 (local unless it says otherwise), "today", "yesterday", "now", or a duration before `now`.
+    """A time: ISO 8601 (local unless it says otherwise), "today", "yesterday", "now", a weekday ("tuesday", "tue", "火曜": the
+    last one that is over), or a duration before `now`.
 
     A whole day means its beginning, or where `end` its end. Raises ValueError.
     """
@@ -50,15 +52,25 @@ def parse_when(text: str, now: datetime, end: bool = False) -> datetime:
         except OverflowError:
             return datetime(1, 1, 2, tzinfo=UTC)
     try:
+        today = now.astimezone().date()
         if lower in ("today", "yesterday"):
-            day = now.astimezone().date() - timedelta(days=lower == "yesterday")
+            day = today - timedelta(days=lower == "yesterday")
+        elif (weekday := _weekday(lower)) is not None:
+            day = today - timedelta(days=(today.weekday() - weekday - 1) % 7 + 1)
         elif DAY.fullmatch(lower):
             day = datetime.fromisoformat(lower).date()
         else:
             return datetime.fromisoformat(text.strip()).astimezone(UTC)
         return datetime.combine(day + timedelta(days=end), time()).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise ValueError(f"not a time: {text!r:.60} (2026-11-24T09:30, 2026-11-24, today, yesterday, 2h, 30m)") from None
+        raise ValueError(f"not a time: {text!r:.60} (2026-11-24T09:30, 2026-11-24, today, yesterday, tuesday, 2h, 30m)") from None
+
+
+def _weekday(text: str) -> int | None:
+    for n, (name, kanji) in enumerate(zip(WEEKDAYS, "月火水木金土日", strict=True)):
+        if text in (name, name[:3], f"{kanji}曜", f"{kanji}曜日"):
+            return n
+    return None
 
 
 def option(read: Callable[[str], Value]) -> Callable[[click.Context, click.Parameter, str | None], Value | None]:

@@ -24,9 +24,9 @@ from rokuon.store.sidecar import Sidecar, nanoseconds, read
 __all__ = ["FORMATS", "LAYOUTS", "NoAudioError", "Request", "audio_files", "export_call", "format_of", "to_stream"]
 
 Format = Literal["wav", "flac", "opus", "pcap"]
-Channels = Literal["stereo", "mono", "split"]
+Channels = Literal["stereo", "mono", "split", "caller", "callee"]
 FORMATS: tuple[Format, ...] = ("wav", "flac", "opus", "pcap")
-LAYOUTS: tuple[Channels, ...] = ("stereo", "mono", "split")
+LAYOUTS: tuple[Channels, ...] = ("stereo", "mono", "split", "caller", "callee")
 SUFFIXES: dict[str, Format] = {".wav": "wav", ".flac": "flac", ".opus": "opus", ".ogg": "opus", ".pcap": "pcap"}
 SIDES = ("caller", "callee")
 
@@ -94,6 +94,11 @@ def export_call(layout: Layout, call_id: str, target: Path, request: Request) ->
             for channel, side in enumerate(SIDES):
                 if channel < track[0].channels:
                     written.append(converted(track, path.with_name(f"{path.stem}-{side}{path.suffix}"), request, channel))
+        elif request.channels in SIDES:
+            channel = SIDES.index(request.channels)
+            if channel >= track[0].channels:
+                raise NoAudioError(f"the sound of {call_id} has one channel: nobody knows whose")
+            written.append(converted(track, path, request, channel))
         elif request.format == "wav" and len(track) == 1 and (request.channels == "stereo" or track[0].channels == 1):
             written.append(copied(track[0].path, path, request.force))
         else:

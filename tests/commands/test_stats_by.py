@@ -213,3 +213,11 @@ def test_the_kinds_are_those_that_can_be_counted() -> None:
     (by,) = [parameter for parameter in stats_command.params if parameter.name == "by"]
     assert isinstance(by.type, click.Choice)
     assert tuple(by.type.choices) == statistics.KINDS
+
+
+def test_unanswered_stands_for_its_states(archive: Path) -> None:
+    result = CliRunner().invoke(main, ["--data", str(archive), "calls", "--state", "unanswered", "--json", "--limit", str(CALLS)])
+    states = Counter(call["state"] for call in json.loads(result.stdout))
+    every = Counter(read(path)["state"] for path in archive.rglob("recordings/**/*.json"))
+    assert states == Counter({state: n for state, n in every.items() if state in UNANSWERED})
+    assert states

@@ -84,6 +84,10 @@ def test_lossless_formats_and_layouts(layout: Layout, call: Sidecar, tmp_path: P
     np.testing.assert_array_equal(heard(stereo), np.stack([LEFT, RIGHT], axis=1))
     np.testing.assert_array_equal(heard(mono)[:, 0], LEFT + RIGHT)
     split = export_call(layout, call["id"], tmp_path / f"s.{form}", Request(form, "split"))
+    sides: tuple[tuple[Any, Any], ...] = (("caller", LEFT), ("callee", RIGHT))
+    for side, samples in sides:
+        one, = export_call(layout, call["id"], tmp_path / f"{side}.{form}", Request(form, side))
+        np.testing.assert_array_equal(heard(one)[:, 0], samples)
     assert [p.name for p in split] == [f"s-caller.{form}", f"s-callee.{form}"]
     np.testing.assert_array_equal(heard(split[0])[:, 0], LEFT)
     np.testing.assert_array_equal(heard(split[1])[:, 0], RIGHT)
