@@ -77,7 +77,7 @@ def test_who_may_not_read_the_service_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(layout, "SERVICE_DATA", service)
     Layout(tmp_path / "own").check()
     monkeypatch.setattr(os, "access", lambda path, mode: path != service and access(path, mode))
-    with pytest.raises(NotPermittedError, match="group rokuon"):
+    with pytest.raises(NotPermittedError, match="adduser NAME rokuon"):
         Layout(tmp_path / "own").check()
     Layout(tmp_path / "own").prepare()
     Layout(tmp_path / "own").check()
