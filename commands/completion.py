@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -87,7 +88,11 @@ def directories(ctx: click.Context, parameter: click.Parameter, typed: str) -> I
 
 
 def interfaces(ctx: click.Context, parameter: click.Parameter, typed: str) -> Items:
-    names = sorted(name for name in os.listdir("/sys/class/net") if re.fullmatch(r"[\w.@-]+", name, re.ASCII))
+    from socket import if_nameindex
+
+    names: list[str] = []
+    with suppress(OSError):
+        names = sorted(name for _, name in if_nameindex() if re.fullmatch(r"[\w.@-]+", name, re.ASCII))
     return [CompletionItem(name) for name in names if name.startswith(typed)]
 
 

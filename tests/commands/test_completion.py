@@ -170,7 +170,7 @@ def test_files(data: Path, words: str, kind: str) -> None:
 
 
 def test_interfaces_and_choices(data: Path) -> None:
-    there = set(os.listdir("/sys/class/net")) if Path("/sys/class/net").is_dir() else set()
+    there = {line.partition(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]}
     assert set(values(data, "rokuon record -i ")) <= there
     assert ("lo" in there) == (values(data, "rokuon capture -i lo") == ["lo"])
     assert values(data, "rokuon export last --format o") == ["opus"]
