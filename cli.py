@@ -129,8 +129,12 @@ def run(command: Any) -> int:
         place = f"{error.filename}: " if error.filename else ""
         complain(f"{place}{why(error)}")
         return BUSY if isinstance(error, PermissionError) else FAILED
-    except MemoryError:
-        complain("not enough memory")
+    except MemoryError as error:
+        at = error.__traceback__
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        where = f" ({os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno})" if at is not None else ""
+        complain(f"not enough memory{where}")
         return FAILED
     except Exception as error:
         from rokuon.sniffer.errors import CaptureError, CapturePermissionError  # noqa: PLC0415 -- start-up is felt
