@@ -136,6 +136,11 @@ class _Correlating:
         except OSError as error:
             self._log.error("spool", f"cannot note what is recorded: {why(error)}")
 
+    def _replays(self) -> bool:
+        """Whether part of what was in the spool when this began is still to be processed."""
+        until = self._intake.replayed_ns
+        return until is None or self._recorder.correlator.now_ns < until
+
     def _tick(self, worked: bool) -> None:
         recorder, now = self._recorder, self._intake.now_ns()
         recorder.interface = "+".join(self._intake.names) or None
@@ -154,7 +159,7 @@ class _Correlating:
                 recorder.end_all("recovered")
         else:
             recorder.tick(0)
-        if (replayed := self._intake.replayed_ns) is not None and recorder.correlator.now_ns >= replayed:
+        if not self._replays():
             recorder.caught_up()
         self._note()
         if time.monotonic() - self._gave_back > _GIVE_BACK_S:
@@ -238,7 +243,7 @@ class _Correlating:
         state: dict[str, Any] = {
             "pid": os.getpid(), "version": __version__, "started": self._started, "stopped": stopped,
             "now": iso(correlator.now_ns) if correlator.now_ns else None, "behind_s": round(self._intake.behind_s, 3),
-            "replaying": self._intake.replayed_ns is None or correlator.now_ns < self._intake.replayed_ns,
+            "replaying": self._replays(),
             "calls_in_progress": correlator.open, "streams": correlator.stream_count,
             "backlog": {"jobs": recorder.backlog, "spool_segments": self._spool.segment_count},
             "totals": {"seen": balance.seen + in_progress, "recorded": balance.recorded, "known": balance.known,

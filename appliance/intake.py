@@ -231,13 +231,13 @@ class Intake:
         """Since when captures do not run that were not ended on purpose, while others go on; for so long only as somebody may see
         to it.
         """
-        found, now = [], self.now_ns()
-        for each in self._each.values() if now is not None else ():
-            state, since = each.reader.head(), each.reader.newest_ns
-            if state is not None and state.beat_ns and state.epoch == each.reader.given_epoch and not each.runs \
-                    and not each.reader.alive(state) and now is not None and now - since < _AWAY_NS:
-                found.append(since)
-        return found
+        now = self.now_ns()
+        if now is None:
+            return []
+        states = [(each.reader, each.reader.head()) for each in self._each.values() if not each.runs]
+        return [reader.newest_ns for reader, state in states
+                if state is not None and state.beat_ns and state.epoch == reader.given_epoch
+                and not reader.alive(state) and now - reader.newest_ns < _AWAY_NS]
 
     def now_ns(self) -> int | None:
         """Up to which packet time nothing more is to come; None: no capture runs."""

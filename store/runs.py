@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["HEADER_SIZE", "PACKET", "RECORD", "RUN_MAGIC", "SLOT", "STREAM", "DamagedRunError", "Run", "RunSizes",
-           "argsort_stable"]
+           "argsort_stable", "padded"]
 
 RECORD = np.dtype([("time_ns", "<i8"), ("offset", "<u4"), ("frame_length", "<u4"), ("captured", "<u2"), ("length", "<u2"),
                    ("ip_id", "<u2"), ("ttl", "u1"), ("tos", "u1")])
@@ -73,7 +73,8 @@ def argsort_stable(keys: NDArray[np.uint32]) -> NDArray[np.int64]:
     return order
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """What a section of so many bytes takes."""
     return (size + 7) & ~7
 
 
@@ -173,22 +174,22 @@ class Run:
     def head_size(self) -> int:
         """Bytes on disk before the records."""
         k = len(self.streams)
-        return (HEADER_SIZE + _padded(4 * k) + 2 * _padded(4 * k + 4) + 8 * k + _padded(self.fresh.nbytes)
-                + _padded(self.packets.nbytes) + _padded(self.packet_bytes.nbytes))
+        return (HEADER_SIZE + padded(4 * k) + 2 * padded(4 * k + 4) + 8 * k + padded(self.fresh.nbytes)
+                + padded(self.packets.nbytes) + padded(self.packet_bytes.nbytes))
 
     @property
     def size(self) -> int:
         """Bytes that it takes on disk."""
         records = 0 if self.records is None else self.records.nbytes
         payload = 0 if self.payload is None else self.payload.nbytes
-        return self.head_size + _padded(records) + _padded(payload)
+        return self.head_size + padded(records) + padded(payload)
 
     def place(self, segment: str, at: int) -> None:
         """Says where in the spool it will lie."""
         assert self.records is not None
         self.at = at
         self.records_at = at + self.head_size
-        self.payload_at = self.records_at + _padded(self.records.nbytes)
+        self.payload_at = self.records_at + padded(self.records.nbytes)
         self.segment = segment
 
     def let_go(self, tables: bool = False) -> None:
@@ -224,7 +225,7 @@ class Run:
         fields = _HEADER.unpack_from(head)
         if fields[0] != RUN_MAGIC:
             raise DamagedRunError("no run")
-        widths = [_padded(width) for width in _widths(fields)]
+        widths = [padded(width) for width in _widths(fields)]
         if HEADER_SIZE + sum(widths) != fields[5]:
             raise DamagedRunError("sizes do not add up")
         return RunSizes(fields[1], fields[2], HEADER_SIZE + sum(widths[:-2]), widths[-2], fields[5])
@@ -246,7 +247,7 @@ class Run:
         at, cuts, widths = HEADER_SIZE, [], _widths(fields)
         for width in widths if whole else widths[:-2]:
             cuts.append(data[at:at + width])
-            at += _padded(width)
+            at += padded(width)
         kinds: tuple[Any, ...] = ("<u4", "<u4", "<u4", "<i8", STREAM, PACKET, np.uint8, RECORD, np.uint8)
         arrays = [np.frombuffer(cut, kind) for cut, kind in zip(cuts, kinds[:len(cuts)], strict=True)]
         voice = arrays[7:] if whole else (None, None)

@@ -12,7 +12,7 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from rokuon.store.runs import HEADER_SIZE, RECORD, Run
+from rokuon.store.runs import HEADER_SIZE, RECORD, Run, padded
 
 __all__ = ["LARGE", "Tables"]
 
@@ -32,7 +32,7 @@ class Tables:
         Raises OSError where they are not there any more.
         """
         k = len(run.streams)
-        four, more = (4 * k + 7) & ~7, (4 * k + 11) & ~7  # k numbers, and k + 1, padded
+        four, more = padded(4 * k), padded(4 * k + 4)  # k numbers, and k + 1
         size = 2 * more + 8 * k
         if len(self._room) < size:
             self._room = bytearray(size * 5 // 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +71,16 @@ def runs(packets: Lot) -> list[tuple[int, Lot]]:
             found.append(((p.time_ns // RUN_NS + 1) * RUN_NS, []))
         found[-1][1].append(p)
     return found
+
+
+def fed(lot: Lot, clock: Clock, source: Source, making: Making) -> Iterator[int]:
+    """The times of the runs of a lot, each when it is captured and all is made of it that comes of it."""
+    for at, some in runs(lot):
+        clock.now_ns = at
+        source.take(some)
+        source.beat(at)
+        making.until_quiet()
+        yield at
 
 
 def quietly(root: Path, lots: Sequence[Lot]) -> dict[str, Json]:

@@ -18,7 +18,7 @@ pytest.importorskip("scapy", reason="scapy, which makes the captures, is not ins
 
 from tests.properties.in_steps import Clock, Making, S, Source, archive, small_world
 from tests.properties.kinds_of_calls import KINDS, for_long, moved, packets_of, refused, short, unsignalled_for_long
-from tests.properties.test_recovery import differences, is_voice, packets_by_ssrc, quietly, runs, traffic
+from tests.properties.test_recovery import differences, fed, is_voice, packets_by_ssrc, quietly, runs, traffic
 
 from rokuon.store import spool
 from rokuon.store.layout import Layout
@@ -145,11 +145,7 @@ def test_segments_vanish_while_calls_go_on(seed: int, large: int, tmp_path: Path
         source = Source(layout, "eth0", clock)
         making = Making(layout, clock, patch)
         try:
-            for at, some in runs(lot):
-                clock.now_ns = at
-                source.take(some)
-                source.beat(at)
-                making.until_quiet()
+            for _ in fed(lot, clock, source, making):
                 if rng.random() < 0.05:
                     left = sorted(source.directory.glob("[0-9m]*.seg"))[:-1]
                     if left:

@@ -14,7 +14,7 @@ pytest.importorskip("scapy", reason="scapy, which makes the captures, is not ins
 
 from tests.properties.in_steps import SETTINGS, Clock, Making, Source, archive, small_world
 from tests.properties.kinds_of_calls import KINDS, for_long, moved, over_tcp, short, unsignalled_for_long
-from tests.properties.test_recovery import check_little_is_left, differences, quietly, runs, traffic
+from tests.properties.test_recovery import check_little_is_left, differences, fed, quietly, runs, traffic
 
 from rokuon.store import correlate, pool
 from rokuon.store.jobs import Job
@@ -47,11 +47,7 @@ def test_nothing_is_missing(seed: int, tmp_path: Path) -> None:
         making = Making(layout, clock, patch, processes=2)
         killed = 0
         try:
-            for at, some in runs(lot):
-                clock.now_ns = at
-                source.take(some)
-                source.beat(at)
-                making.until_quiet()
+            for _ in fed(lot, clock, source, making):
                 if rng.random() < 0.3:
                     wait_for_workers(making)
                 if rng.random() < 0.05:
@@ -85,11 +81,8 @@ def test_what_is_handed_out_of_a_lost_call_waits_with_the_rest_of_it(tmp_path: P
         making = Making(layout, clock, patch, processes=1)
         workers = pool.Pool(layout.root, layout.spool, SETTINGS, 1, sync=False, waits=False, again=True)
         try:
-            for at, some in runs(traffic([(KINDS.index(for_long), 0)])):
-                clock.now_ns = at
-                source.take(some)
-                source.beat(at)
-                making.until_quiet()
+            for _ in fed(traffic([(KINDS.index(for_long), 0)]), clock, source, making):
+                pass
             first, *others = [job for job in jobs if job.number == jobs[0].number]
             assert len(others) > 2
             submit(workers, first)
@@ -121,11 +114,7 @@ def test_what_the_spool_has_no_more_is_said(tmp_path: Path) -> None:
         source = Source(layout, "eth0", clock)
         making = Making(layout, clock, patch, processes=1)
         try:
-            for at, some in runs(traffic([(KINDS.index(for_long), 0)])):
-                clock.now_ns = at
-                source.take(some)
-                source.beat(at)
-                making.until_quiet()
+            for _ in fed(traffic([(KINDS.index(for_long), 0)]), clock, source, making):
                 wait_for_workers(making)
                 if len(making.recorder._owed._calls) and all(call.shortened for call in making.recorder._owed._calls.values()):
                     os.kill(making.process._pool.workers[0][0], signal.SIGKILL)
