@@ -130,10 +130,11 @@ def run(command: Any) -> int:
         complain(f"{place}{why(error)}")
         return BUSY if isinstance(error, PermissionError) else FAILED
     except MemoryError as error:
-        at = error.__traceback__
-        while at is not None and at.tb_next is not None:
+        frames, at = [], error.__traceback__
+        while at is not None:
+            frames.append(f"{os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno}")
             at = at.tb_next
-        where = f" ({os.path.basename(at.tb_frame.f_code.co_filename)}:{at.tb_lineno})" if at is not None else ""
+        where = " ({})".format("; ".join([" < ".join(reversed(frames[-4:])), *filter(None, [str(error)])]))
         complain(f"not enough memory{where}")
         return FAILED
     except Exception as error:
