@@ -41,7 +41,7 @@ DRAIN = "drain"
 """Name of the file in the spool by which somebody asks that open calls be finished."""
 _NS = 1_000_000_000
 _POLL_S, _IDLE_S, _TICK_S, _STATE_S, _GIVE_BACK_S = 0.05, 0.1, 0.1, 1.0, 5.0
-_MOST_BACKLOG = 300
+_MOST_BACKLOG = 120
 """Calls that wait to be finalised, each of which takes some 100 KB; while there are more, the spool waits instead."""
 _ALONE_S = 120.0
 """When no capture has run for so long, calls that were in progress are over."""

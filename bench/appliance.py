@@ -169,7 +169,7 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=120, metavar="S", help="wait so long for what is to be recorded")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--work", type=Path, help="directory for data (16 kB a second and call)")
-    parser.add_argument("--write", metavar="NAME", choices=("300", "2000", "5250", "sip", "ssrc", "ssrc-flows", "frozen"),
+    parser.add_argument("--write", metavar="NAME", choices=("300", "2000", "5000", "5250", "sip", "ssrc", "ssrc-flows", "frozen"),
                         help="put the table into that section of docs/performance.md")
     parser.add_argument("--keep", action="store_true", help="leave the data there")
     options = parser.parse_args()
