@@ -4,8 +4,6 @@ Rows go in by SQL, a hundred thousand calls a statement, in the real tables; num
 that do so in earnest. The same number of calls gives the same archive again.
 """
 
-# ruff: noqa: S608 -- statements are put together from the constants in here
-
 from __future__ import annotations
 
 import random

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import duckdb
 
 from rokuon.store.database import SANDBOX, WRITE_PATIENCE_S, make_index, open_index, sole, unwritable
-from rokuon.store.errors import StoreError
 from rokuon.store.layout import DIRECTORY_MODE, Layout, refused
 from rokuon.store.numbers import default_region
-from rokuon.store.rows import TABLES, rows_of
-from rokuon.store.sidecar import Sidecar, dumps, iso, nanoseconds, problems, read
+from rokuon.store.reindexing import readers
+from rokuon.store.rows import TABLES, texts_of
+from rokuon.store.sidecar import Sidecar, dumps, iso, nanoseconds
 
 __all__ = ["Index", "LegSpan", "reindex"]
 
@@ -134,17 +134,16 @@ def insert(db: duckdb.DuckDBPyConnection, sidecars: Iterable[Sidecar], region: s
     """All rows of a batch as one JSON text a table, which DuckDB takes apart itself: 30 to 40 µs a row. A row at a time
     costs 1,200 µs, arrays of numpy or lists of Python as much as this or more.
     """
-    shapes = shapes_of(db)
     left = iter(sidecars)
     while batch := list(islice(left, BATCH)):
-        rows: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
-        for sidecar in batch:
-            for table, more in rows_of(sidecar, region).items():
-                rows[table] += more
-        for table in TABLES:
-            if rows[table]:
-                statement = f"INSERT INTO {table} BY NAME SELECT unnest(from_json(?::JSON, ?), max_depth := 2)"
-                db.execute(statement, [dumps(rows[table]), shapes[table]])
+        insert_texts(db, texts_of(batch, region))
+
+
+def insert_texts(db: duckdb.DuckDBPyConnection, texts: Mapping[str, str]) -> None:
+    """Add rows as `texts_of` gives them."""
+    shapes = shapes_of(db)
+    for table, text in texts.items():
+        db.execute(f"INSERT INTO {table} BY NAME SELECT unnest(from_json(?::JSON, ?), max_depth := 2)", [text, shapes[table]])
 
 
 _shapes: dict[str, str] = {}
@@ -163,22 +162,25 @@ def shapes_of(db: duckdb.DuckDBPyConnection) -> dict[str, str]:
 
 
 # -- all of it again ---------------------------------------------------------
-def reindex(layout: Layout, region: str | None = None, patience_s: float = WRITE_PATIENCE_S) -> tuple[int, list[str]]:
+def reindex(layout: Layout, region: str | None = None, patience_s: float = WRITE_PATIENCE_S,
+            processes: int | None = None) -> tuple[int, list[str]]:
     """Make the index again from the sidecars; it takes the old one's place when it is whole.
 
     Returns how many calls are in it, and a line for each sidecar that could not be taken. Writers wait meanwhile, so
-    that no call is lost between the two.
+    that no call is lost between the two. `processes`: see `readers`.
     """
     layout.prepare()
     warnings: list[str] = []
     new = layout.temporary(layout.index)
     leftovers = (new, new.with_name(f"{new.name}.wal"))
     try:
-        with sole(layout.index, True, patience_s):
+        with readers(layout, region or default_region(), processes) as reading, sole(layout.index, True, patience_s):
             make_index(new)
             with duckdb.connect(str(new), config=SANDBOX) as db:
                 db.execute("BEGIN")
-                insert(db, sound_sidecars(layout, warnings), region or default_region())
+                for batch in reading.batches():
+                    insert_texts(db, batch.texts)
+                    warnings += batch.warnings
                 db.execute("COMMIT")
                 count = db.execute("SELECT count(*) FROM calls").fetchone()
                 db.execute("CHECKPOINT")  # on a full disk, closing leaves half of it in another file and says nothing
@@ -192,20 +194,3 @@ def reindex(layout: Layout, region: str | None = None, patience_s: float = WRITE
         for leftover in leftovers:
             leftover.unlink(missing_ok=True)
     return (count[0] if count else 0), warnings
-
-
-def sound_sidecars(layout: Layout, warnings: list[str]) -> Iterator[Sidecar]:
-    for call_id in layout.ids():
-        path = layout.sidecar(call_id)
-        try:
-            sidecar = read(path)
-        except StoreError as error:
-            warnings.append(str(error))
-            continue
-        wrong = problems(sidecar)
-        if not wrong and sidecar["id"] != call_id:
-            wrong = ["id"]
-        if wrong:
-            warnings.append(f"{path}: not a sound sidecar: {', '.join(wrong[:8])}")
-            continue
-        yield sidecar

@@ -7,9 +7,9 @@ from typing import Any
 
 from rokuon.store.names import fold
 from rokuon.store.numbers import WITHHELD, e164, plain
-from rokuon.store.sidecar import Sidecar
+from rokuon.store.sidecar import Sidecar, dumps
 
-__all__ = ["TABLES", "rows_of"]
+__all__ = ["TABLES", "rows_of", "texts_of"]
 
 TABLES = ("calls", "legs", "streams", "events", "annotations")
 Row = dict[str, Any]
@@ -18,6 +18,15 @@ LONGEST_WORDS = 16_384
 COPIED = ("id", "revision", "state", "sip_status", "end_reason", "hangup_by", "duration_s", "setup_s", "audio_reason")
 OF_STREAM = ("leg", "direction", "src", "dst", "vlan", "ssrc", "payload_type", "codec", "clock_rate", "packets", "lost",
              "duplicates", "reordered", "jitter_ms", "max_jitter_ms", "r_factor", "mos")
+
+
+def texts_of(sidecars: Iterable[Sidecar], region: str | None) -> dict[str, str]:
+    """Rows of each table as one JSON array; tables without any are left out."""
+    rows: dict[str, list[Row]] = {table: [] for table in TABLES}
+    for sidecar in sidecars:
+        for table, more in rows_of(sidecar, region).items():
+            rows[table] += more
+    return {table: dumps(found) for table, found in rows.items() if found}
 
 
 def rows_of(sidecar: Sidecar, region: str | None) -> dict[str, list[Row]]:
