@@ -129,6 +129,14 @@ class CallTracker:
             self._close(attempt, now_ns, events)
         return events
 
+    def call_of(self, message: SipMessage) -> tuple[Call, bool] | None:
+        """The live call that a message belongs to, and whether the caller sent the request that this is, or answers."""
+        attempt = self._attempts.get((message.call_id, message.from_.tag))
+        if attempt is not None:
+            return attempt.call, True
+        attempt = self._attempts.get((message.call_id, message.to.tag))
+        return None if attempt is None else (attempt.call, False)
+
     @property
     def begun(self) -> int:
         """Calls that ever began."""

@@ -170,6 +170,9 @@ class Leg:
     end_ns: int | None = None
     sip_status: int | None = None
     linked_by: str | None = None
+    """By what evidence it is a leg of its call; None: it is the call's first dialog."""
+    talk: int = 0
+    """Legs of one number carry the same voice."""
 
 
 @dataclass(slots=True)
@@ -223,3 +226,7 @@ class Call:
     """Running number within this process: a key for tables, never shown."""
     origin: tuple[str, str, int] | None = None
     """Of a call without signalling: source, destination and SSRC of its first packet."""
+    parties: list[Party] = field(default_factory=list)
+    """Who takes part beside caller and callee."""
+    related: list[tuple[str, str]] = field(default_factory=list)
+    """Other calls, by id, and how they have to do with this one: "late-evidence" …"""

@@ -12,9 +12,11 @@ from dataclasses import replace
 from rokuon.sniffer.binding import Binder, Span, Stream
 from rokuon.sniffer.call import CallClosed, CallTracker, ClaimAdded, Event
 from rokuon.sniffer.classify import Kind
-from rokuon.sniffer.model import Call
+from rokuon.sniffer.model import Call, SipMessage
 from rokuon.store.ended import Ended, Piece
 from rokuon.store.frames import CallFrames
+from rokuon.store.joining import Group, merged
+from rokuon.store.legs import Legs
 from rokuon.store.losses import Losses
 from rokuon.store.runs import Run
 from rokuon.store.signalling import Frame, Received, Signalling
@@ -46,6 +48,8 @@ class Correlator(StreamKeeper):
         self._look = max(idle_ns // 10, 1)
         self._frames = CallFrames()
         self._fed: dict[int, int] = {}  # up to when pieces of a call were given out, by its number
+        self._over: dict[int, Call] = {}  # that are over, and wait for others that are legs of the same
+        self.legs = Legs(self.binder, self._at)
 
     # -- in ------------------------------------------------------------------
     def process(self, run: Run) -> list[Ended | Piece]:
@@ -104,6 +108,8 @@ class Correlator(StreamKeeper):
         for call in list(self.tracker.live.values()):
             self._note_media(call)
         self._events(self.tracker.close_all(self.now_ns, reason))
+        for number in list(self._over):
+            self._settle(number, patient=False)
 
     def _taken(self) -> list[Ended | Piece]:
         out, self._out = self._out, []
@@ -133,6 +139,10 @@ class Correlator(StreamKeeper):
                     self._look_for_media(number)
                 elif what == "gap":
                     self._after_gap(number)
+                elif what == "relay":
+                    self._look_for_relay(number)
+                elif what == "release":
+                    self._settle(number, patient=False)
                 elif what == "piece" and number < 0:
                     self._feed_loose(number)
                 elif what == "piece":
@@ -185,31 +195,54 @@ class Correlator(StreamKeeper):
             self._frames.keep(message.call_id, received.frames)
         self._events(self.tracker.receive(received.time_ns, received.src, received.dst, received.encap, received.transport,
                                           message))
-        self._look_back()
+        self._look_back(message)
+        if self.legs.concerns(message) and (found := self.tracker.call_of(message)) is not None:
+            self.legs.heard(*found, received)
+            self._link()
 
-    def _look_back(self) -> None:
+    def _look_back(self, message: SipMessage | None = None) -> None:
         """Calls that began: one that was recorded before ends when it did."""
         while self._looked < self.tracker.begun:
             self._looked += 1
             call = self.tracker.live.get(self._looked)
-            if call is not None and self.ended_before is not None:
+            if call is None:
+                continue
+            self.legs.begun(call, message)
+            if self.ended_before is not None:
                 end_ns = self.ended_before(call)
                 if end_ns is not None:
                     self._at(end_ns + self._linger, "over", call.number)
+        self._link()
+
+    # -- legs ------------------------------------------------------------------
+    def _open_call(self, number: int) -> Call | None:
+        """A call that was not given out yet, whether it is over or not."""
+        return self.tracker.live.get(number) or self._over.get(number)
+
+    def _look_for_relay(self, number: int) -> None:
+        call = self._open_call(number)
+        if call is not None:
+            self.legs.look_for_relay(call, self._open_call, self.now_ns)
+            self._link()
+
+    def _link(self) -> None:
+        if self.legs.found:
+            self.legs.join(self._open_call, self._fed)
 
     def open_frames(self) -> list[Frame]:
         """The signalling of all calls in progress, as captured."""
-        return self._frames.of(self.tracker.live.values(), self.now_ns - self._window)
+        return self._frames.of([*self.tracker.live.values(), *self._over.values()], self.now_ns - self._window)
 
     @property
     def begun(self) -> int:
         """Calls that ever began, with signalling or without."""
-        return self.tracker.begun + self._loose_begun
+        return self.tracker.begun - self.legs.groups.found + self._loose_begun
 
     @property
     def open(self) -> int:
         """Those that are in progress."""
-        return len(self.tracker.live) + len(self._loose)
+        calls = len(self.tracker.live) + len(self._over)
+        return calls - self.legs.groups.joined + len(self._loose)
 
     def _events(self, events: list[Event]) -> None:
         for event in events:
@@ -226,25 +259,31 @@ class Correlator(StreamKeeper):
 
     def _feed(self, number: int) -> None:
         """A long call: what lies far enough back is given to its file, and the spool may let it go."""
-        call = self.tracker.live.get(number)
+        call = self._open_call(number)
         if call is None:
             return
+        group = self.legs.groups.of(call)
+        if call is not next(member.call for member in group.members if member.call.claims):
+            return  # it goes with another, whose timer sees to it
         self._at(self.now_ns + self._piece, "piece", number)
-        if call.answer_ns is None:
+        calls = [member.call for member in group.members]
+        if all(each.answer_ns is None for each in calls):
             return
         until = self.now_ns - 5 * _S
-        spans = self._new_part(call, self._bind(call, until))
-        pieced = number in self._fed
-        self._fed[number] = until
-        if spans:
-            self._out.append(Piece(call, spans, until, pieced))
-            for stream in {s.stream.number: s.stream for s in spans}.values():
+        spans = [self._new_part(each, self._bind(each, until)) for each in calls]
+        pieced = group.root.number in self._fed
+        self._fed.update(dict.fromkeys((each.number for each in calls), until))
+        if any(spans):
+            whole, mine = merged(group, spans)
+            self._out.append(Piece(whole, mine, until, pieced))
+            for stream in {s.stream.number: s.stream for s in mine}.values():
                 self._let_go_until(stream, until - self.recover_ns)
         # Media that pauses for long is another stream each time: one that is over and given out need not be carried along.
-        for stream in self.binder.streams_of(call):
-            over = self._last_ns[stream.number] + self._window
-            if over <= until - self.recover_ns and self.binder.is_only(stream, call):
-                self._forget(stream)
+        for each in calls:
+            for stream in self.binder.streams_of(each):
+                over = self._last_ns[stream.number] + self._window
+                if over <= until - self.recover_ns and self.binder.is_only(stream, each):
+                    self._forget(stream)
 
     def _bind(self, call: Call, until_ns: int) -> list[Span]:
         for stream in self.binder.streams_of(call):
@@ -257,15 +296,45 @@ class Correlator(StreamKeeper):
         return [replace(s, since_ns=max(s.since_ns, fed)) for s in spans if s.until_ns > fed] if fed else spans
 
     def _close(self, call: Call) -> None:
-        end = call.end_ns if call.end_ns is not None else call.last_ns
-        spans = self._bind(call, max(end, self.now_ns) + self._linger)
-        self._out.append(Ended(call, self._new_part(call, spans), self._frames.take(call), call.number in self._fed))
-        self._fed.pop(call.number, None)
-        for number in sorted(self._dozing.intersection(s.number for s in self.binder.streams_of(call))):
-            self._dozing.discard(number)
-            self._at(self.now_ns + self._window, "judge", number)
-        self.binder.end(call)
-        for stream in {s.stream.number: s.stream for s in spans}.values():
+        self._over[call.number] = call
+        self.legs.ended(call, self._open_call, self.now_ns)
+        self._link()
+        self._settle(call.number)
+
+    def _settle(self, number: int, patient: bool = True) -> None:
+        """Gives a call out if all of its legs are over. `patient`: not while another may yet turn out to be one."""
+        call = self._over.get(number)
+        if call is None:
+            return
+        group = self.legs.groups.of(call)
+        if any(member.call.number not in self._over for member in group.members):
+            return
+        if patient and (wait_ns := self.legs.patience_ns(group, self.now_ns)):
+            self._at(self.now_ns + wait_ns, "release", number)
+            return
+        self._give_out(group)
+
+    def _give_out(self, group: Group) -> None:
+        """Nothing changes any more of the calls that are one."""
+        calls = [member.call for member in group.members]
+        spans: list[list[Span]] = []
+        for call in calls:
+            end = call.end_ns if call.end_ns is not None else call.last_ns
+            spans.append(self._new_part(call, self._bind(call, max(end, self.now_ns) + self._linger)))
+        whole, mine = merged(group, spans)
+        frames = [frame for call in calls for frame in self._frames.take(call)]
+        if len(calls) > 1:
+            frames.sort(key=lambda frame: frame.time_ns)
+        self._out.append(Ended(whole, mine, frames, group.root.number in self._fed))
+        for call in calls:
+            del self._over[call.number]
+            self._fed.pop(call.number, None)
+            for number in sorted(self._dozing.intersection(s.number for s in self.binder.streams_of(call))):
+                self._dozing.discard(number)
+                self._at(self.now_ns + self._window, "judge", number)
+            self.binder.end(call)
+        self.legs.over(group)
+        for stream in {s.stream.number: s.stream for each in spans for s in each}.values():
             self._let_go_until(stream, max(t[1] for t in stream.taken))
 
     def _let_go_until(self, stream: Stream, time_ns: int) -> None:

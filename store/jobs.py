@@ -82,12 +82,14 @@ def formats_of(call: Call, span: Span) -> dict[int, PayloadFormat]:
     """
     known = dict(_STATIC)
     speaker = span.direction
-    listening = [c for c in call.claims if c.side != speaker and c.media == span.claim.media]
-    speaking = [c for c in call.claims if c.side == speaker and c.media == span.claim.media]
-    for claims in (speaking, listening):
-        claims.sort(key=lambda c: ((c.address, c.port) in (span.stream.dst, span.stream.src), c.hop == span.claim.hop,
+    dialog = call.legs[span.claim.leg].call_id if call.legs else ""
+    claims = [c for c in call.claims if c.media == span.claim.media and call.legs[c.leg].call_id == dialog]
+    listening = [c for c in claims if c.side != speaker]
+    speaking = [c for c in claims if c.side == speaker]
+    for said in (speaking, listening):
+        said.sort(key=lambda c: ((c.address, c.port) in (span.stream.dst, span.stream.src), c.hop == span.claim.hop,
                                    c.since_ns))
-        for claim in claims:
+        for claim in said:
             known.update({n: _decoder_format(form, n) for n, form in claim.formats.items()})
     if not call.claims:
         known.update({n: _decoder_format(form, n) for n, form in span.claim.formats.items()})

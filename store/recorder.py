@@ -23,6 +23,7 @@ from rokuon.store.listing import Listing
 from rokuon.store.owed import Owed
 from rokuon.store.pool import Outcome, Pool
 from rokuon.store.quarantine import Quarantine
+from rokuon.store.relays import sampler
 from rokuon.store.runs import Run
 from rokuon.store.settings import Settings
 from rokuon.store.sidecar import nanoseconds
@@ -59,6 +60,7 @@ class Recorder:
         self.correlator = Correlator(
             linger_ns=int(record.linger * _NS), window_ns=self._window_ns, lead_ns=int(record.early * _NS),
             recover_ns=int(settings.spool.recover * 3600 * _NS) if lasting else 0)
+        self.correlator.legs.relays.sample = sampler(spool)
         index = Index(layout.index, settings.index.region or None, _PATIENCE_S if lasting else WRITE_PATIENCE_S)
         self._refuses, self._fits = refuses, fits
         self.interface: str | None = None

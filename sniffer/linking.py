@@ -1,0 +1,289 @@
+"""Which dialogs are legs of one conversation, as far as signalling tells: transfer, shared identifiers, twins.
+
+Sans-I/O, in packet time. Evidence, strongest first: an INVITE that replaces or joins another dialog (RFC 3891, RFC 3911), a REFER
+and the INVITE that it brings about (RFC 3515, RFC 3892), a Session-ID (RFC 7989) or Call-ID of another leg that is carried along,
+and twin signalling: a back-to-back user agent (RFC 7092) ends one dialog and begins another, and what happens to the one
+happens to the other within a moment. Evidence in the media is the business of `rokuon.store.relays`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Collection
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from rokuon.sniffer.model import Call, Leg, NameAddr, Side, SipMessage
+from rokuon.sniffer.party import number_of
+from rokuon.sniffer.sip_headers import name_addr
+
+__all__ = ["Link", "Linker", "same_number", "stands_across"]
+
+_MS = 1_000_000
+_INVITE_NS, _FINAL_NS = 500 * _MS, 100 * _MS
+"""So soon a twin follows: its INVITE, then final response and end."""
+_REFERRED_NS = 32_000 * _MS
+"""How long after a REFER the INVITE may come that it asks for."""
+_PATIENCE_NS = 5_000 * _MS
+"""How long a call that is over waits for that INVITE."""
+_NEAR = 256
+"""Calls that one host began to take within the time of a twin: beyond that the oldest is no candidate any more."""
+_MOST = 65_536
+_CANDIDATES = 16
+_LEAST_DIGITS = 6
+_NIL = "0" * 32
+
+
+class Link(NamedTuple):
+    """Two calls are legs of one."""
+
+    older: int
+    younger: int
+    evidence: str
+    """replaces, join, refer, session-id, call-id, twin-signalling, relayed-payload"""
+    relayed: bool
+    """Both carry the same voice."""
+    flipped: bool
+    """The caller of one stands where the callee of the other does."""
+
+
+class _Referral(NamedTuple):
+    """A REFER that asks for an INVITE."""
+
+    time_ns: int
+    call: int
+    referee: str
+    """IP address of whom it asks."""
+    side: Side
+    """Who that is in the call."""
+    target: str
+    """The number that is to be called."""
+    by: str
+    """Who asks, by the URI of Referred-By or From."""
+
+
+class Linker:
+    """Sees calls begin, be decided and end; says which of them are legs of one."""
+
+    def __init__(self, headers: Collection[str] = ("x-call-id",)) -> None:
+        """`headers`: names in lower case of header fields whose value is the Call-ID of another leg."""
+        self.links: list[Link] = []
+        """Found since whoever reads this last emptied it."""
+        self._headers = tuple(headers)
+        self._calls: dict[int, Call] = {}
+        self._by_id: dict[str, list[int]] = {}
+        self._sessions: OrderedDict[str, int] = OrderedDict()
+        self._session_of: dict[int, str] = {}
+        self._taken: dict[str, deque[int]] = {}  # calls that a host was called with lately, by its address
+        self._up: dict[int, set[int]] = {}  # of a call: those that it may be the twin of
+        self._down: dict[int, set[int]] = {}
+        self._referrals: deque[_Referral] = deque(maxlen=_MOST)
+
+    # -- what happens ----------------------------------------------------------
+    def begun(self, call: Call, message: SipMessage | None) -> None:
+        """A call began; `message`: with this, if it is known."""
+        number, leg = call.number, call.legs[0]
+        self._calls[number] = call
+        if message is not None and message.method == "INVITE" and not message.status:
+            self._declared(call, message)
+        self._by_id.setdefault(leg.call_id, []).append(number)
+        self._seek_twin(call)
+        taken = self._taken.setdefault(leg.callee.address, deque(maxlen=_NEAR))
+        while taken and not self._is_recent(taken[0], call.start_ns):
+            taken.popleft()
+        taken.append(number)
+        if len(self._taken) > _MOST:
+            self._taken = {host: some for host, some in self._taken.items() if self._is_recent(some[-1], call.start_ns)}
+
+    def referred(self, call: Call, message: SipMessage, time_ns: int, referee: str, by_caller: bool) -> None:
+        """A party of a call asks the other, at the address `referee`, to call somebody else (RFC 3515)."""
+        for value in message.headers.get("refer-to", ())[:1]:
+            target = name_addr(value)
+            bare, _, headers = target.uri.partition("?")
+            number = number_of(NameAddr("", bare))
+            for name, _, content in (part.partition("=") for part in headers.split("&")):
+                if name.lower() in ("replaces", "join"):
+                    self._names_dialog(call, unquote(content, errors="replace"), "refer")
+            by = self._referrer(message) or message.from_.uri
+            if not any(r.call == call.number and r.target == number and time_ns - r.time_ns < _REFERRED_NS
+                       for r in self._referrals):
+                self._referrals.append(_Referral(time_ns, call.number, referee, "callee" if by_caller else "caller", number, by))
+
+    def decided(self, call: Call) -> None:
+        """A final response came for the call's INVITE, or its end."""
+        if call.number in self._up or call.number in self._down:
+            self._settle(call.number)
+
+    def waits(self, number: int, now_ns: int) -> bool:
+        """Whether a call that is over may yet turn out to be a leg of one that is not, within a moment."""
+        rivals = self._up.get(number, set()) | self._down.get(number, set())
+        return bool(rivals) or any(r.call == number and now_ns - r.time_ns < _PATIENCE_NS for r in self._referrals)
+
+    def patience_ns(self) -> int:
+        """For how long `waits` may say so."""
+        return _PATIENCE_NS
+
+    def over(self, number: int) -> None:
+        """The call was given out: nothing joins it any more."""
+        call = self._calls.pop(number, None)
+        if call is None:
+            return
+        for down, up in ((self._down, self._up), (self._up, self._down)):
+            for other in down.pop(number, ()):
+                self._part(up, other, number)
+        call_id = call.legs[0].call_id
+        left = [n for n in self._by_id.pop(call_id, ()) if n != number]
+        if left:
+            self._by_id[call_id] = left
+        session = self._session_of.pop(number, "")
+        if self._sessions.get(session) == number:
+            del self._sessions[session]
+        if any(r.call == number for r in self._referrals):
+            self._referrals = deque((r for r in self._referrals if r.call != number), _MOST)
+
+    # -- what is said ----------------------------------------------------------
+    def _declared(self, call: Call, message: SipMessage) -> None:
+        """What an INVITE says of other dialogs."""
+        for header in ("replaces", "join"):
+            for value in message.headers.get(header, ())[:1]:
+                self._names_dialog(call, value, header)
+        self._answers_referral(call, message)
+        for value in message.headers.get("session-id", ())[:1]:
+            session = value.partition(";")[0].strip().lower()
+            if len(session) == len(_NIL) and session != _NIL:
+                older = self._sessions.get(session)
+                if older is None:
+                    self._sessions[session] = call.number
+                    self._session_of[call.number] = session
+                    if len(self._sessions) > _MOST:
+                        self._sessions.popitem(last=False)
+                else:
+                    self._found(older, call.number, "session-id")
+        for header in self._headers:
+            for value in message.headers.get(header, ())[:1]:
+                for older in self._by_id.get(value.strip(), ())[:1]:
+                    self._found(older, call.number, "call-id")
+
+    def _names_dialog(self, call: Call, value: str, evidence: str) -> None:
+        """`value`: a dialog as Replaces has it (RFC 3891 section 6.1): call-id;to-tag=…;from-tag=…"""
+        call_id, *rest = (part.strip() for part in value.split(";"))
+        named = (part.partition("=") for part in rest)
+        tags = {tag.strip() for name, _, tag in named if name.strip().lower() in ("to-tag", "from-tag")}
+        for number in self._by_id.get(call_id, ()):
+            other = self._calls[number]
+            if number != call.number and any({leg.from_tag, leg.to_tag} >= tags - {"", "0"} for leg in other.legs):
+                self._found(number, call.number, evidence)
+                return
+
+    def _answers_referral(self, call: Call, message: SipMessage) -> None:
+        """Whether the INVITE is what a REFER asked for."""
+        referrals, now_ns, leg = self._referrals, call.start_ns, call.legs[0]
+        while referrals and now_ns - referrals[0].time_ns > _REFERRED_NS:
+            referrals.popleft()
+        by = self._referrer(message)
+        for referral in referrals:
+            named = same_number(leg.callee.number, referral.target) or same_number(
+                number_of(NameAddr("", message.request_uri)), referral.target)
+            if referral.referee == leg.caller.address and (named or (by and by == referral.by)):
+                referrals.remove(referral)
+                self._found(referral.call, call.number, "refer", flipped=referral.side == "callee")
+                return
+
+    @staticmethod
+    def _referrer(message: SipMessage) -> str:
+        for value in message.headers.get("referred-by", ())[:1]:
+            return name_addr(value).uri
+        return ""
+
+    def _found(self, one: int, other: int, evidence: str, flipped: bool | None = None) -> None:
+        """Two calls belong together. `flipped`: None: found out by who is where."""
+        first, second = self._calls.get(one), self._calls.get(other)
+        if first is None or second is None or one == other:
+            return
+        older, younger = sorted((first, second), key=lambda c: (c.start_ns, c.number))
+        a, b = older.legs[0], younger.legs[0]
+        relayed = evidence in ("session-id", "call-id") and bool(
+            {a.caller.address, a.callee.address} & {b.caller.address, b.callee.address})
+        if flipped is None and evidence in ("replaces", "join"):
+            flipped = b.callee.address == a.caller.address != a.callee.address  # who is sent the INVITE stays who it is
+        elif flipped is None:
+            flipped = stands_across(a, b, relayed)
+        self.links.append(Link(older.number, younger.number, evidence, relayed, flipped))
+
+    # -- twins -----------------------------------------------------------------
+    def _is_recent(self, number: int, now_ns: int) -> bool:
+        call = self._calls.get(number)
+        return call is not None and now_ns - call.start_ns <= _INVITE_NS
+
+    def _seek_twin(self, call: Call) -> None:
+        """Calls whose callee is the host that begins this one, and which began just before."""
+        leg = call.legs[0]
+        for number in self._taken.get(leg.caller.address, ()):
+            other = self._calls.get(number)
+            if other is None or not 0 <= call.start_ns - other.start_ns <= _INVITE_NS or other.legs[0].call_id == leg.call_id:
+                continue
+            theirs = other.legs[0]
+            alike = same_number(leg.caller.number, theirs.caller.number) and same_number(leg.callee.number, theirs.callee.number)
+            if alike and max(len(self._down.get(number, ())), len(self._up.get(call.number, ()))) < _CANDIDATES:
+                self._down.setdefault(number, set()).add(call.number)
+                self._up.setdefault(call.number, set()).add(number)
+
+    def _settle(self, number: int) -> None:
+        """What is known of a call by now may tell who its twin is, or is not."""
+        pairs = [(upper, number) for upper in self._up.get(number, ())]
+        pairs += [(number, lower) for lower in self._down.get(number, ())]
+        for upper, lower in pairs:
+            if _alike(self._calls[upper], self._calls[lower]) is False:
+                self._part(self._down, upper, lower)
+                self._part(self._up, lower, upper)
+        touched = {number, *(n for pair in pairs for n in pair)}
+        for upper in touched:
+            lowers = self._down.get(upper, set())
+            if len(lowers) != 1:
+                continue
+            lower = next(iter(lowers))
+            if len(self._up[lower]) == 1 and _alike(self._calls[upper], self._calls[lower]):
+                self._part(self._down, upper, lower)
+                self._part(self._up, lower, upper)
+                self.links.append(Link(upper, lower, "twin-signalling", True, False))
+
+    @staticmethod
+    def _part(table: dict[int, set[int]], one: int, other: int) -> None:
+        rest = table.get(one)
+        if rest is not None:
+            rest.discard(other)
+            if not rest:
+                del table[one]
+
+
+def _alike(upper: Call, lower: Call) -> bool | None:
+    """Whether what became of one became of the other at about the same time; None: not all is known yet."""
+    if upper.answer_ns is not None and lower.answer_ns is not None:
+        if abs(upper.answer_ns - lower.answer_ns) > _FINAL_NS:
+            return False
+        ends = upper.end_ns, lower.end_ns
+        return ends[0] is None or ends[1] is None or abs(ends[0] - ends[1]) <= _FINAL_NS
+    if upper.end_ns is not None and lower.end_ns is not None:
+        return upper.answer_ns is lower.answer_ns and upper.state == lower.state and abs(upper.end_ns - lower.end_ns) <= _FINAL_NS
+    if upper.answer_ns is not None or lower.answer_ns is not None:
+        unanswered = lower if upper.answer_ns is not None else upper
+        return None if unanswered.end_ns is None else False
+    return None
+
+
+def stands_across(a: Leg, b: Leg, relayed: bool) -> bool:
+    """Whether the caller of one leg stands where the callee of the other does, by addresses of signalling.
+
+    A host that is in both relays between them, or (not `relayed`) is the same party in both.
+    """
+    across = a.callee.address == b.caller.address or a.caller.address == b.callee.address
+    alike = a.caller.address == b.caller.address or a.callee.address == b.callee.address
+    return alike and not across if relayed else across and not alike
+
+
+def same_number(one: str, other: str) -> bool:
+    """Whether two numbers as signalled are one, but for separators, country code and prefixes."""
+    if one == other:
+        return True
+    a, b = ("".join(c for c in number if c in "0123456789").lstrip("0") for number in (one, other))
+    return min(len(a), len(b)) >= _LEAST_DIGITS and (a.endswith(b) or b.endswith(a))

@@ -1,0 +1,95 @@
+"""What makes several SIP dialogs one call: evidence from signalling and media, and the groups that come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from rokuon.sniffer.binding import Binder
+from rokuon.sniffer.linking import Link, Linker
+from rokuon.sniffer.model import Call, SipMessage
+from rokuon.store.call_facts import call_id
+from rokuon.store.joining import Group, Groups
+from rokuon.store.relays import LOOKED_NS, Relays
+from rokuon.store.signalling import Received
+
+__all__ = ["Legs"]
+
+Lookup = Callable[[int], Call | None]
+"""The call of a number, unless it was given out."""
+
+
+class Legs:
+    """Told of what happens to calls; groups those that are one."""
+
+    def __init__(self, binder: Binder, at: Callable[[int, str, int], None]) -> None:
+        """`at`: has `look_for_relay` called at a time, of the timer "relay"."""
+        self.groups = Groups()
+        self.relays = Relays()
+        self._linker = Linker()
+        self._binder = binder
+        self._at = at
+
+    @property
+    def found(self) -> bool:
+        """Whether `join` has something to do."""
+        return bool(self._linker.links)
+
+    @staticmethod
+    def concerns(message: SipMessage) -> bool:
+        """Whether a message of a call is of interest beyond what it does to its call."""
+        return (message.method == "INVITE" and message.status >= 200) or (message.method == "REFER" and not message.status)
+
+    def begun(self, call: Call, message: SipMessage | None) -> None:
+        """A call began; `message`: with this, if it is known."""
+        mine = message if message is not None and message.call_id == call.legs[0].call_id else None
+        self._linker.begun(call, mine)
+
+    def heard(self, call: Call, by_caller: bool, received: Received) -> None:
+        """A message that `concerns` says is of interest has been taken."""
+        if received.message.method == "REFER":
+            self._linker.referred(call, received.message, received.time_ns, received.dst.address, by_caller)
+            return
+        self._linker.decided(call)
+        if call.answer_ns == received.time_ns:
+            self.relays.answered(call)
+            for delay in LOOKED_NS if self.relays.sample is not None else ():
+                self._at(call.answer_ns + delay, "relay", call.number)
+
+    def look_for_relay(self, call: Call, calls: Lookup, now_ns: int) -> None:
+        """Looks whether the voice of a call is another's too."""
+        self.relays.answered(call)
+        found = self.relays.look(call, calls, self._binder.streams_of, now_ns, self.groups.is_same)
+        if found is not None:
+            other, flipped = found
+            older, younger = sorted((call, other), key=lambda c: (c.start_ns, c.number))
+            self._linker.links.append(Link(older.number, younger.number, "relayed-payload", True, flipped))
+
+    def ended(self, call: Call, calls: Lookup, now_ns: int) -> None:
+        """A call is over."""
+        self._linker.decided(call)
+        if call.answer_ns is not None and now_ns - call.answer_ns <= LOOKED_NS[-1]:
+            self.look_for_relay(call, calls, now_ns)
+
+    def join(self, calls: Lookup, given_out: Mapping[int, int]) -> None:
+        """Makes groups of what was found. `given_out`: up to when parts of calls were given out."""
+        links = self._linker.links
+        while links:
+            link = links.pop(0)
+            older, younger = calls(link.older), calls(link.younger)
+            if older is None or younger is None or self.groups.is_same(link.older, link.younger):
+                continue
+            if not self.groups.join(link, older, younger, given_out):
+                for one, other in ((older, younger), (younger, older)):
+                    one.related.append((call_id(self.groups.of(other).root), "late-evidence"))
+
+    def patience_ns(self, group: Group, now_ns: int) -> int:
+        """For how long a group whose calls are all over waits for others to join it; 0: for nobody."""
+        waits = any(self._linker.waits(member.call.number, now_ns) for member in group.members)
+        return self._linker.patience_ns() if waits else 0
+
+    def over(self, group: Group) -> None:
+        """The group was given out."""
+        for member in group.members:
+            self._linker.over(member.call.number)
+            self.relays.over(member.call.number)
+        self.groups.over(group)
