@@ -9,7 +9,7 @@ from rokuon.sniffer.hop import Hops
 from rokuon.sniffer.model import Call, Hop, Leg, MessageNote, SipMessage
 from rokuon.sniffer.offer_answer import Changes, OfferAnswer
 from rokuon.sniffer.packet import Endpoint
-from rokuon.sniffer.party import callee_of, caller_of
+from rokuon.sniffer.party import callee_of, caller_of, connect
 
 __all__ = ["Attempt", "Sighting"]
 
@@ -294,6 +294,8 @@ class Attempt:
 
     def _response_to_attempt(self, message: SipMessage, status: int, time_ns: int, hop: Hop, changes: Changes) -> None:
         dialog = self.dialogs[0]
+        if 100 < status < 300:
+            connect(message, self.call.callee, self.call.legs[0].callee)
         if status < 200:
             dialog.feed(Input.PROVISIONAL, time_ns)
         elif status < 300:

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 from rokuon.sniffer.packet import Endpoint
 
-__all__ = ["Call", "CallEvent", "CallState", "Hop", "Leg", "MediaClaim", "MediaDescription", "MessageNote", "NameAddr", "Party",
-           "PayloadFormat", "SessionDescription", "Side", "SipMessage"]
+__all__ = ["Call", "CallEvent", "CallState", "Hop", "Identity", "Leg", "MediaClaim", "MediaDescription", "MessageNote",
+           "NameAddr", "Party", "PayloadFormat", "SessionDescription", "Side", "SipMessage"]
 
 Side = Literal["caller", "callee"]
 CallState = Literal["answered", "cancelled", "busy", "no-answer", "failed", "rtp-only", "in-progress", "excluded"]
@@ -144,6 +144,18 @@ class MediaClaim:
     """The offer/answer exchange that names it is complete and the call was answered (2xx)."""
 
 
+class Identity(NamedTuple):
+    """What one header field says of who a party is."""
+
+    header: str
+    """Its name in lower case: "from", "p-asserted-identity" …; "request-uri"."""
+    number: str
+    name: str
+    uri: str
+    reason: str = ""
+    """Of a Diversion: why (RFC 5806)."""
+
+
 @dataclass(slots=True)
 class Party:
     """One end of a call or leg."""
@@ -154,6 +166,10 @@ class Party:
     uri: str = ""
     address: str = ""
     """IP address of its signalling, as first seen."""
+    withheld: str = ""
+    """Why its number is not to be shown to the other end, one of `rokuon.sniffer.identity.REASONS`; "": it is."""
+    also: tuple[Identity, ...] = ()
+    """What other header fields say of it, where that differs; bounded."""
 
 
 @dataclass(slots=True)
@@ -173,6 +189,8 @@ class Leg:
     """By what evidence it is a leg of its call; None: it is the call's first dialog."""
     talk: int = 0
     """Legs of one number carry the same voice."""
+    flipped: bool = False
+    """Its caller stands on the side of the call's callee."""
 
 
 @dataclass(slots=True)

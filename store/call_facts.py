@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from rokuon import __version__
-from rokuon.sniffer.model import Call, Leg, Party
+from rokuon.sniffer.model import Call, Identity, Leg, Party
 from rokuon.store.layout import identity, make_id
 from rokuon.store.sidecar import SCHEMA, iso
 
@@ -31,9 +31,22 @@ def _seconds(since_ns: int | None, until_ns: int | None) -> float | None:
     return round(max(0, until_ns - since_ns) / 1e9, 6)
 
 
-def _party(party: Party) -> dict[str, str | None]:
-    return {"number": party.number or None, "name": party.name or None, "uri": party.uri or None,
-            "address": party.address or None}
+def _party(party: Party) -> dict[str, Any]:
+    facts: dict[str, Any] = {"number": party.number or None, "name": party.name or None, "uri": party.uri or None,
+                             "address": party.address or None}
+    if party.withheld:
+        facts["withheld"] = party.withheld
+    if party.also:
+        facts["also"] = [_identity(identity) for identity in party.also]
+    return facts
+
+
+def _identity(identity: Identity) -> dict[str, str | None]:
+    facts: dict[str, str | None] = {"header": identity.header, "number": identity.number or None, "name": identity.name or None,
+                                    "uri": identity.uri or None}
+    if identity.reason:
+        facts["reason"] = identity.reason
+    return facts
 
 
 def _leg(leg: Leg) -> dict[str, Any]:
