@@ -13,7 +13,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from rokuon.sniffer.model import Call, Leg, NameAddr, Side, SipMessage
+from rokuon.sniffer.model import Call, CallEvent, Leg, NameAddr, Side, SipMessage
 from rokuon.sniffer.party import number_of
 from rokuon.sniffer.sip_headers import name_addr
 
@@ -30,6 +30,7 @@ _NEAR = 256
 """Calls that one host began to take within the time of a twin: beyond that the oldest is no candidate any more."""
 _MOST = 65_536
 _CANDIDATES = 16
+_EVENTS = 512
 _LEAST_DIGITS = 6
 _NIL = "0" * 32
 
@@ -108,6 +109,8 @@ class Linker:
             if not any(r.call == call.number and r.target == number and time_ns - r.time_ns < _REFERRED_NS
                        for r in self._referrals):
                 self._referrals.append(_Referral(time_ns, call.number, referee, "callee" if by_caller else "caller", number, by))
+                if len(call.events) < _EVENTS:
+                    call.events.append(CallEvent(time_ns, "transfer", "caller" if by_caller else "callee", number or None))
 
     def decided(self, call: Call) -> None:
         """A final response came for the call's INVITE, or its end."""
@@ -237,7 +240,7 @@ class Linker:
                 self._part(self._down, upper, lower)
                 self._part(self._up, lower, upper)
         touched = {number, *(n for pair in pairs for n in pair)}
-        for upper in touched:
+        for upper in sorted(touched.union(*(self._up.get(lower, ()) for lower in touched))):
             lowers = self._down.get(upper, set())
             if len(lowers) != 1:
                 continue

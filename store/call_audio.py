@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from itertools import count, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +42,8 @@ class Part(NamedTuple):
 
     file: AudioFile
     start_ns: int
+    number: int
+    """Of the call's files."""
 
 
 class _Track(NamedTuple):
@@ -56,14 +58,18 @@ class _Track(NamedTuple):
 class CallAudio:
     """Takes the voice of a call block by block and writes its files."""
 
-    def __init__(self, path: Callable[[int], Path | str], part_s: int) -> None:
-        """`path`: of the n-th file, from 1; `part_s`: seconds of audio a file holds at most."""
+    def __init__(self, path: Callable[[int], Path | str], part_s: int, numbers: Iterator[int] | None = None) -> None:
+        """`path`: of the n-th file, from 1; `part_s`: seconds of audio a file holds at most; `numbers`: of the files to come,
+        where others of the call's are numbered with them.
+        """
         self.parts: list[Part] = []
         self.concealed_ns = 0
         self.anomalies: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         """Why voice was not decoded: how often, by reason."""
         self._path = path
+        self._numbers = numbers or count(1)
+        self._number = 0
         self._part_s = part_s
         self._file: WavFile | None = None
         self._kind = ""
@@ -299,7 +305,8 @@ class CallAudio:
         most = self._part_s * self._rate
         while self._written < until:
             if self._file is None:
-                self._file = WavFile(self._path(len(self.parts) + 1), self._kind, self._rate)
+                self._number = next(self._numbers)
+                self._file = WavFile(self._path(self._number), self._kind, self._rate)
             end = min(until, self._written + most - self._file.frames)
             left, right = (channel.take(self._written, end, keep=True) for channel in self._channels)
             self._file.write(interleave(left, right))
@@ -322,7 +329,7 @@ class CallAudio:
         file = self._file.close(sync)
         self._file = None
         self._made_s += file.frames / file.sample_rate
-        self.parts.append(Part(file, (self._origin_ns or 0) + first * SECOND // self._rate))
+        self.parts.append(Part(file, (self._origin_ns or 0) + first * SECOND // self._rate, self._number))
 
 
 def _kinds(voice: Voice) -> list[int]:

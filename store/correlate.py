@@ -227,7 +227,8 @@ class Correlator(StreamKeeper):
 
     def _link(self) -> None:
         if self.legs.found:
-            self.legs.join(self._open_call, self._fed)
+            for number in self.legs.join(self._open_call, self._fed):
+                self._settle(number)
 
     def open_frames(self) -> list[Frame]:
         """The signalling of all calls in progress, as captured."""

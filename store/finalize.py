@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ class CallFinalizer:
         self.settings = settings or FinalizeSettings()
         self._path = partial(_path, os.path.join(data, plan.stem))  # no method: nothing of a call may hold itself
         self._streams: list[StreamState] = []
-        self._audio = CallAudio(self._path, self.settings.part_s)
+        self._numbers = count(1)
+        self._audios = {0: CallAudio(self._path, self.settings.part_s, self._numbers)}
         self._begin_ns: int | None = None
         self._block = -1
         self._done = False
@@ -116,7 +118,8 @@ class CallFinalizer:
         try:
             if not self._done:
                 self.add([], None)
-            self._audio.close(sync)
+            for audio in self._audios.values():
+                audio.close(sync)
             call = self._sidecar({**self.plan.facts, **(facts or {})})
             path = self._path(0)
             try:
@@ -131,12 +134,13 @@ class CallFinalizer:
 
     def discard(self) -> None:
         """Give up: no audio of the call stays on disk."""
-        self._audio.discard()
+        for audio in self._audios.values():
+            audio.discard()
 
     @property
     def silent(self) -> bool:
         """Whether no audio was made of the call so far."""
-        return self._audio.silent
+        return all(audio.silent for audio in self._audios.values())
 
     # -- blocks --------------------------------------------------------------
     def _held(self) -> tuple[int, int] | None:
@@ -151,7 +155,16 @@ class CallFinalizer:
             if state.plan.voice:
                 heard.append((state, voice))
         heard.sort(key=lambda h: (h[0].first_ns, h[0].plan.src, h[0].plan.ssrc))
-        self._audio.block(heard, None if end_ns is None else end_ns - HOLD_NS, sync=True)
+        for path in sorted({0, *self._audios, *(state.plan.path for state, _ in heard)}):
+            mine = [each for each in heard if each[0].plan.path == path]
+            self._of(path).block(mine, None if end_ns is None else end_ns - HOLD_NS, sync=True)
+
+    def _of(self, path: int) -> CallAudio:
+        """The audio of a talk path; all number their files by what the others have."""
+        audio = self._audios.get(path)
+        if audio is None:
+            audio = self._audios[path] = CallAudio(self._path, self.settings.part_s, self._numbers)
+        return audio
 
     # -- the sidecar ---------------------------------------------------------
     def _sidecar(self, facts: Json) -> Json:
@@ -163,38 +176,41 @@ class CallFinalizer:
         anomalies = Counter({str(k): int(v) for k, v in (facts.get("anomalies") or {}).items()})
         for state in seen:
             anomalies.update(state.anomalies)
-        anomalies.update(self._audio.anomalies)
+        for audio in self._audios.values():
+            anomalies.update(audio.anomalies)
         call["anomalies"] = dict(sorted((k, v) for k, v in anomalies.items() if v))
-        parts = self._audio.parts
-        call["audio"] = self._audio_entry(parts[0]) if parts else None
+        parts = [(path, part) for path, audio in sorted(self._audios.items()) for part in audio.parts]
+        call["audio"] = self._audio_entry(*parts[0]) if parts else None
         if parts:
             call.pop("audio_reason", None)
         else:
             call["audio_reason"] = self._reason(seen)
-        call["parts"] = [self._part_entry(number, part, facts) for number, part in enumerate(parts[1:], 2)]
+        call["parts"] = [self._part_entry(path, part, facts) for path, part in parts[1:]]
         return call
 
-    def _audio_entry(self, part: Part) -> Json:
+    def _audio_entry(self, path: int, part: Part) -> Json:
         file = part.file
         corrections = [{"time": iso(c.time_ns), "side": state.plan.direction, "ms": round(c.by_ns / 1e6, 3)}
-                       for state in self._streams if state.plan.voice for p in state.playouts.values() for c in p.corrections]
-        return {"path": self.plan.stem + _suffix(1), "format": file.format, "channels": file.channels,
+                       for state in self._streams if state.plan.voice and state.plan.path == path
+                       for p in state.playouts.values() for c in p.corrections]
+        return {"path": self.plan.stem + _suffix(part.number), "format": file.format, "channels": file.channels,
                 "sample_rate": file.sample_rate, "duration_s": round(file.frames / file.sample_rate, 6),
                 "start": iso(part.start_ns), "bytes": file.bytes, "sha256": file.sha256,
                 "corrections": sorted(corrections, key=lambda c: str(c["time"])),
-                "concealed_ms": round(self._audio.concealed_ns / 1e6, 3)}
+                "concealed_ms": round(self._audios[path].concealed_ns / 1e6, 3)}
 
-    def _part_entry(self, number: int, part: Part, facts: Json) -> Json:
+    def _part_entry(self, path: int, part: Part, facts: Json) -> Json:
         file = part.file
-        left, right = ((facts.get(side) or {}).get("number") or None for side in ("caller", "callee"))
-        return {"path": self.plan.stem + _suffix(number), "start": iso(part.start_ns), "format": file.format,
+        parties = next((s.plan.parties for s in self._streams if path and s.plan.talk == path), None)
+        left, right = parties or tuple((facts.get(side) or {}).get("number") or None for side in ("caller", "callee"))
+        return {"path": self.plan.stem + _suffix(part.number), "start": iso(part.start_ns), "format": file.format,
                 "sample_rate": file.sample_rate, "duration_s": round(file.frames / file.sample_rate, 6), "bytes": file.bytes,
                 "sha256": file.sha256, "left": left, "right": right}
 
     def _reason(self, seen: list[StreamState]) -> str:
         """Why there is no audio, in one line."""
-        if self._audio.reasons:
-            return "; ".join(sorted(self._audio.reasons))
+        if reasons := {reason for audio in self._audios.values() for reason in audio.reasons}:
+            return "; ".join(sorted(reasons))
         if not seen:
             return "no media seen"
         return "no audio among the media" if not any(s.plan.voice for s in seen) else "no voice in the media"

@@ -128,7 +128,7 @@ def _job(ended: Ended | Piece, spool: Spool, correlator: Correlator, slices: dic
         plan = StreamPlan(direction=direction, leg=claim.leg, hop=hops.setdefault(claim.hop, len(hops)), src=str(stream.src),
                           dst=str(stream.dst), vlan=list(encapsulations.tags(stream.encap)), ssrc=stream.ssrc,
                           formats=formats_of(call, first), voice=claim.media == "audio", sealed="SAVP" in claim.proto.upper(),
-                          headers_only=all(span.claim.media == "video" for span in spans))
+                          headers_only=all(span.claim.media == "video" for span in spans), **_talk(call, claim.leg))
         numbers = list(dict.fromkeys(s.stream.number for s in spans))
         row = spool.streams.get(numbers[0])
         times = sorted((s.since_ns, s.until_ns) for s in spans)
@@ -147,6 +147,15 @@ def _job(ended: Ended | Piece, spool: Spool, correlator: Correlator, slices: dic
     return Job(call.number, identifier, facts, streams, until, ended.frames if isinstance(ended, Ended) else [], segments,
                not call.legs, spool.files(segments), ended.pieced,
                [(*origin, span.since_ns, span.until_ns) for span in ended.spans if (origin := spool.origin(span.stream.number))])
+
+
+def _talk(call: Call, leg: int) -> dict[str, Any]:
+    """What a stream's plan says of the talk of that leg."""
+    if leg >= len(call.legs):
+        return {}
+    mine = call.legs[leg]
+    left, right = mine.caller.number or None, mine.callee.number or None
+    return {"talk": mine.talk, "parties": (right, left) if mine.flipped else (left, right)}
 
 
 def _slices(spool: Spool, spans: Sequence[Span]) -> dict[int, NDArray[np.void]]:

@@ -121,7 +121,8 @@ def merged(group: Group, spans: Sequence[Sequence[Span]]) -> tuple[Call, list[Sp
     for member, mine in zip(group.members, spans, strict=True):
         talk = talks.setdefault(member.talk, len(talks)) if member.talk != group.members[0].talk else 0
         first = len(call.legs)
-        call.legs += [replace(leg, linked_by=leg.linked_by or member.evidence, talk=talk) for leg in member.call.legs]
+        call.legs += [replace(leg, linked_by=leg.linked_by or member.evidence, talk=talk,
+                              flipped=member.flipped) for leg in member.call.legs]
         claims: dict[int, MediaClaim] = {}
         for claim in member.call.claims:
             claims[id(claim)] = replace(claim, leg=first + claim.leg, side=_side(claim.side, member.flipped))

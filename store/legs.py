@@ -70,17 +70,20 @@ class Legs:
         if call.answer_ns is not None and now_ns - call.answer_ns <= LOOKED_NS[-1]:
             self.look_for_relay(call, calls, now_ns)
 
-    def join(self, calls: Lookup, given_out: Mapping[int, int]) -> None:
-        """Makes groups of what was found. `given_out`: up to when parts of calls were given out."""
-        links = self._linker.links
+    def join(self, calls: Lookup, given_out: Mapping[int, int]) -> list[int]:
+        """Makes groups of what was found; numbers of calls that are in one now. `given_out`: up to when parts of calls were."""
+        links, joined = self._linker.links, []
         while links:
             link = links.pop(0)
             older, younger = calls(link.older), calls(link.younger)
             if older is None or younger is None or self.groups.is_same(link.older, link.younger):
                 continue
-            if not self.groups.join(link, older, younger, given_out):
+            if self.groups.join(link, older, younger, given_out):
+                joined.append(link.older)
+            else:
                 for one, other in ((older, younger), (younger, older)):
                     one.related.append((call_id(self.groups.of(other).root), "late-evidence"))
+        return joined
 
     def patience_ns(self, group: Group, now_ns: int) -> int:
         """For how long a group whose calls are all over waits for others to join it; 0: for nobody."""

@@ -59,6 +59,12 @@ class StreamPlan:
     """SRTP: its payloads cannot be decoded."""
     headers_only: bool = False
     """Video: nothing behind the headers of its packets is looked at, be it there or not."""
+    talk: int = 0
+    """Streams of one number are one talk; people in another of the same call need not hear it (one holds, one consults)."""
+    path: int = 0
+    """Whose files it is heard in: 0: the call's own; else those of its talk."""
+    parties: tuple[str | None, str | None] = (None, None)
+    """Numbers of who speaks left and right in its talk."""
 
 
 class KeyPress(NamedTuple):

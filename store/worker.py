@@ -20,7 +20,7 @@ from rokuon.store.layout import Layout
 from rokuon.store.packets import PacketsInPieces, write_packets
 from rokuon.store.runs import RECORD
 from rokuon.store.settings import Settings
-from rokuon.store.talk_path import audible, voice_like
+from rokuon.store.talk_path import assign_paths, audible, voice_like
 
 __all__ = ["Worker"]
 
@@ -87,6 +87,7 @@ class Worker:
         before = [was.voice if (was := known.get(_name(stream.plan))) else None for stream in streams]
         for stream, hears in zip(streams, audible([s.plan for s in streams], [p.rtp for p in loaded], before), strict=True):
             stream.plan.voice = hears
+        assign_paths([s.plan for s in streams], [p.rtp for p in loaded], finalizer.plan.streams)
         finalizer.add(_in_places(finalizer.plan.streams, streams, [p.rtp for p in loaded]), job.until_ns)
         kept = [(stream.template, packets) for stream, packets in zip(streams, loaded, strict=True)]
         if job.until_ns is not None:
@@ -239,7 +240,7 @@ def _in_places(known: list[StreamPlan], streams: list[StreamJob], packets: list[
             known.append(plan)
             records.append(mine)
         else:
-            known[at].voice, known[at].headers_only = plan.voice, plan.headers_only
+            known[at].voice, known[at].headers_only, known[at].path = plan.voice, plan.headers_only, plan.path
             if known[at].formats != plan.formats:
                 known[at].formats = plan.formats
             records[at] = mine
