@@ -171,9 +171,30 @@ def over_tcp(wire: Wire, at: int, p: Place) -> None:
     a.bye(at + 26 * S)
 
 
+def through_pbx(wire: Wire, at: int, p: Place, stays: int = 0) -> None:
+    """Both sides of a PBX, which transcodes: two dialogs that are one call. The caller stays on for so many seconds."""
+    a, b = p.media()
+    pbx = f"10.3.{p.n}.1"
+    before = Dialog(wire, f"call{p.n}.0@x", ((p.a, (pbx, 5060)),), f"f{p.n}.0", f"t{p.n}.0")
+    behind = Dialog(wire, f"call{p.n}.1@x", (((pbx, 5060), p.b),), f"f{p.n}.1", f"t{p.n}.1")
+    before.request(at, "INVITE", sdp(a))
+    behind.request(at + 40 * MS, "INVITE", sdp((pbx, 9100)))
+    behind.response(at + 900 * MS, 200, sdp(b))
+    before.response(at + 950 * MS, 200, sdp((pbx, 9000)))
+    both(wire, at + S, 50 * (4 + stays), a, (pbx, 9000), (p.ssrc, p.ssrc + 1))
+    both(wire, at + S + 2 * MS, 200, (pbx, 9100), b, (p.ssrc + 2, p.ssrc + 3), payload_type=8)
+    behind.bye(at + 5 * S + 100 * MS, by_caller=False)
+    before.bye(at + (5 + stays) * S + 130 * MS, by_caller=not stays)
+
+
+def through_pbx_and_on(wire: Wire, at: int, p: Place) -> None:
+    """The callee hangs up; the PBX has something to say to the caller yet."""
+    through_pbx(wire, at, p, 20)
+
+
 KINDS: tuple[Callable[[Wire, int, Place], None], ...] = (
     short, early, rings_for_long, moved, gateway, lent, unsignalled, unsignalled_for_long, for_long, refused, cancelled,
-    unanswered, over_tcp)
+    unanswered, over_tcp, through_pbx, through_pbx_and_on)
 
 
 @lru_cache(128)
