@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rokuon.sniffer.errors import CaptureError, CapturePermissionError
 from rokuon.sniffer.packet import SLACK, PacketBatch
 from rokuon.sniffer.pcap_format import MAGIC_SIZE, RECORD_MAX, Format, format_of
+from rokuon.sniffer.pcap_times import Times
 
 __all__ = ["CHUNK", "CaptureError", "CaptureFile", "CapturePermissionError", "open_capture"]
 
@@ -143,21 +144,28 @@ _FCS = 4
 """Some count the frame check sequence to the length on the wire, which no card hands over: that is no cut."""
 
 
+def _joined(one: PacketBatch, other: PacketBatch) -> PacketBatch:
+    """Both, of one buffer."""
+    return PacketBatch(other.data, *(np.concatenate([getattr(one, name), getattr(other, name)]) for name in (
+        "offset", "captured_length", "wire_length", "time_ns", "link_type", "capture_point")))
+
+
 class CaptureFile:
     """One capture file; iterate for its packets, in the order they are stored.
 
-    `warnings`: what kept the file from being read to its end, one line each; read it after the last batch.
+    `warnings` is complete after the last batch.
     The buffer of a batch is used again for the next one.
     """
 
     def __init__(self, path: Path | str, *, chunk: int = CHUNK, lanes: int | None = None) -> None:
         """Open and read the file's header; see `open_capture`."""
         self.name = "standard input" if str(path) == "-" else one_line(str(path))
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []
         self.packets = 0
         """Given out so far."""
         self._cut = 0
         """Of them such as are not whole."""
+        self._times = Times()
         self.chunk = max(chunk, CHUNK_MIN)
         """Bytes read at once; may be set before the first batch is asked for."""
         self._begin = self._end = 0
@@ -189,6 +197,14 @@ class CaptureFile:
         self._stream.unread(bytes(start[found.header:have]))
         self._base = found.header
         return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """What kept the file from being read to its end or is wrong with its packets, one line each."""
+        if not self._times.mended:
+            return self._warnings
+        return [*self._warnings, f"{self.name}: {self._times.mended:,} of {self.packets:,} packets are dated long after what "
+                                 "follows them; they are taken to be of the time before them"]
 
     @property
     def bytes_read(self) -> int:
@@ -235,6 +251,17 @@ class CaptureFile:
         return self
 
     def __next__(self) -> PacketBatch:
+        batch = self._next_batch()
+        while not self._times.mend(batch.time_ns, more=self._begin < self._end and not self._over):
+            try:
+                batch = _joined(batch, self._next_batch(in_buffer=True))
+            except StopIteration:
+                self._times.mend(batch.time_ns)
+                break
+        return batch
+
+    def _next_batch(self, in_buffer: bool = False) -> PacketBatch:
+        """The next packets as their records have it; `in_buffer`: if they are read already. Raises StopIteration."""
         while not self._over:
             parsed = self._format.parse(self._data, self._begin, self._end)
             moved = parsed.end > self._begin
@@ -248,6 +275,8 @@ class CaptureFile:
             if parsed.batch is not None:
                 return parsed.batch
             if not moved and not self._over:
+                if in_buffer:
+                    break
                 self._fill()
         raise StopIteration
 
@@ -280,11 +309,11 @@ class CaptureFile:
     def _finish(self, damage: str | None) -> None:
         self._over = True
         if damage:
-            self.warnings.append(f"{self.name}: {damage}; read up to packet {self.packets:,}, byte {self._base + self._begin:,}")
+            self._warnings.append(f"{self.name}: {damage}; read up to packet {self.packets:,}, byte {self._base + self._begin:,}")
         if self._cut:
-            self.warnings.append(f"{self.name}: {self._cut:,} of {self.packets:,} packets are not whole (captured with a snap "
+            self._warnings.append(f"{self.name}: {self._cut:,} of {self.packets:,} packets are not whole (captured with a snap "
                                  "length?): signalling and sound may be missing")
-        self.warnings += [f"{self.name}: {note}" for note in self._format.notes]
+        self._warnings += [f"{self.name}: {note}" for note in self._format.notes]
         self._stream.close()
 
     def close(self) -> None:
