@@ -177,6 +177,10 @@ def check_little_is_left(making: Making, layout: Layout) -> None:
     assert not correlator.tracker.live
     assert correlator.stream_count == 0
     assert not correlator._loose
+    assert not correlator._over
+    assert not correlator.legs.groups._groups
+    assert not correlator.legs._linker._calls
+    assert not correlator.legs.relays._of
     assert not spool.streams
     assert not recorder._owed._calls
     assert not recorder._owed._over
