@@ -1,6 +1,8 @@
 """What it takes to start: CPU time and wall time of short commands, beside Python doing nothing.
 
-python bench/cli.py [--runs N] [--write]
+    python bench/cli.py [--runs N] [--write]
+
+Commands are run in turn, so that what else goes on at the time meets all of them.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def main() -> None:
             ("rokuon sql 'SELECT count(*) FROM calls'", [ROKUON, "sql", "SELECT count(*) FROM calls"], {}, ""),
         ]
         measured: list[list[tuple[float, float]]] = [[] for _ in what]
-        for n in range(options.runs + 1):  # in turn, so that what else goes on meets all of them
+        for n in range(options.runs + 1):
             for (_, command, environment, _), times in zip(what, measured, strict=True):
                 times.append(taken(command, data | environment))
                 if n == 0:

@@ -42,10 +42,11 @@ def sql(context: Context, /, query: str, output: str | None, force: bool, form: 
 
     if output is not None and Path(output).suffix.lower() not in SUFFIXES:
         raise click.UsageError(f"-o writes {' and '.join(SUFFIXES)}, not {output!r:.80}", click.get_current_context())
+    if output is not None:
+        write_result(context.layout, query, Path(output), force, csv_text)
+        return
     with ask(context.layout, query) as result:
-        if output is not None:
-            write_result(Path(output), result, force, csv_text)
-        elif form in ("json", "jsonl"):
+        if form in ("json", "jsonl"):
             write_objects(result, array=form == "json")
         elif form == "csv":
             stdout_bytes(csv_text(result.columns, []).encode())

@@ -37,16 +37,17 @@ SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 
 
 @contextmanager
-def open_index(path: Path, write: bool = False, patience_s: float | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_index(path: Path, write: bool = False, patience_s: float | None = None, *,
+               beside: Path | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """The index at `path`, open for as long as the block lasts: keep it short, others wait.
 
-    Neither opening reads or writes any other file or loads an extension. A missing or empty index reads as one without
-    calls; for writing it is made. Raises IndexBusyError where it stays locked for `patience_s` seconds,
-    NotPermittedError, and DataError where it is damaged or of another version.
+    Neither opening reads or writes any other file or loads an extension; but statements may read and write `beside`. A missing or
+    empty index reads as one without calls; for writing it is made. Raises IndexBusyError where it stays locked for `patience_s`
+    seconds, NotPermittedError, and DataError where it is damaged or of another version.
     """
     patience = patience_s if patience_s is not None else WRITE_PATIENCE_S if write else READ_PATIENCE_S
     if not write and not filled(path):
-        with empty() as connection:
+        with empty(beside) as connection:
             yield connection
         return
     with sole(path, write, patience):
@@ -54,7 +55,7 @@ def open_index(path: Path, write: bool = False, patience_s: float | None = None)
             with new_index(path) as connection:
                 yield connection
             return
-        connection = connect(path, write, patience)
+        connection = connect(path, write, patience, beside)
         try:
             yield checked(connection, path)
         finally:
@@ -70,9 +71,20 @@ def filled(path: Path) -> bool:
         raise refused(error, f"cannot read {path}") from None
 
 
-def empty() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(":memory:", config=SANDBOX)
+def empty(beside: Path | None = None) -> duckdb.DuckDBPyConnection:
+    connection = confined(":memory:", False, beside)
     connection.execute(schema())
+    return connection
+
+
+def confined(path: str, read_only: bool, beside: Path | None) -> duckdb.DuckDBPyConnection:
+    """A database that can reach no other file, or that one alone. Raises duckdb.Error."""
+    if beside is None:
+        return duckdb.connect(path, read_only=read_only, config=SANDBOX)
+    # which files may be reached can be said only of an open database that can still reach all of them
+    connection = duckdb.connect(path, read_only=read_only, config=SANDBOX | {"enable_external_access": True})
+    reachable = str(beside.absolute()).replace("'", "''")
+    connection.execute(f"SET allowed_paths = ['{reachable}']; SET enable_external_access = false")
     return connection
 
 
@@ -149,12 +161,12 @@ def new_index(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         part.with_name(f"{part.name}.wal").unlink(missing_ok=True)
 
 
-def connect(path: Path, write: bool, patience_s: float) -> duckdb.DuckDBPyConnection:
+def connect(path: Path, write: bool, patience_s: float, beside: Path | None = None) -> duckdb.DuckDBPyConnection:
     """Open the file; a program that is not ours may have it open."""
     attempts = waits(path, patience_s)
     while True:
         try:
-            return duckdb.connect(str(path), read_only=not write, config=SANDBOX)
+            return confined(str(path), not write, beside)
         except duckdb.IOException as error:
             if "Permission denied" in str(error) or "Read-only file system" in str(error):
                 raise NotPermittedError(f"cannot open {path}: permission denied") from None

@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
@@ -15,10 +17,11 @@ import duckdb
 from rokuon.store.database import open_index
 from rokuon.store.errors import AmbiguousCallError, NoSuchCallError, StoreError
 from rokuon.store.layout import Layout
-from rokuon.store.names import fold
-from rokuon.store.numbers import default_region, wanted
+from rokuon.store.names import fold, parts_of
+from rokuon.store.numbers import Wanted, default_region, wanted
 
-__all__ = ["COLUMNS", "SORTS", "CallFilter", "CallRow", "Result", "ask", "find", "list_calls", "resolve", "state_counts"]
+__all__ = ["COLUMNS", "SORTS", "CallFilter", "CallRow", "Result", "ask", "find", "list_calls", "resolve", "save",
+           "state_counts"]
 
 SORTS = {
     "start": "start_time DESC NULLS LAST", "oldest": "start_time ASC NULLS LAST", "duration": "duration_s DESC NULLS LAST",
@@ -93,6 +96,7 @@ COLUMNS = CallRow._fields
 SELECTED = ", ".join({"start": "start_time", "answer": "answer_time", "end": "end_time"}.get(c, c) for c in COLUMNS[:-1])
 TAGS = """SELECT id, list(value ORDER BY annotation) FROM annotations
           WHERE kind = 'tag' AND id IN (SELECT unnest(?::VARCHAR[])) GROUP BY id"""
+MARKS = {"caller": "<", "callee": ">"}
 FOLDED = ("caller_folded", "callee_folded", "words")
 RAW = ("caller_number", "callee_number", "caller_uri", "callee_uri", "caller_plain", "callee_plain")
 
@@ -109,11 +113,24 @@ def conditions(which: CallFilter, region: str | None) -> tuple[str, dict[str, An
 
     def number(text: str, *sides: str) -> str:
         want = wanted(text, region)
-        suffix = parameter(want.suffix)
-        compared = "{side}_plain = " + suffix if want.whole else "ends_with({side}_plain, " + suffix + ")"
-        if want.e164:
-            compared = "CASE WHEN {side}_e164 IS NULL THEN " + compared + " ELSE {side}_e164 = " + parameter(want.e164) + " END"
-        return "(" + " OR ".join(compared.format(side=side) for side in sides) + ")"
+        tests = []
+        if want.suffix:
+            suffix = parameter(want.suffix)
+            compared = "{side}_plain = " + suffix if want.whole else "ends_with({side}_plain, " + suffix + ")"
+            if want.e164:
+                equal = "{side}_e164 = " + parameter(want.e164)
+                compared = f"CASE WHEN {{side}}_e164 IS NULL THEN {compared} ELSE {equal} END"
+            tests.append(compared)
+        tests += [f"starts_with(coalesce({{side}}_e164, {{side}}_plain), {parameter(begin)})" for begin in want.begins]
+        places = [test.format(side=side) for side in sides for test in tests]
+        marks = "[<>&]" if len(sides) > 1 else MARKS[sides[0]]
+        places.append(f"(words IS NOT NULL AND regexp_matches(words, {parameter(line_of(want, marks))}))")
+        return "(" + " OR ".join(places) + ")"
+
+    def named(text: str) -> str:
+        parts = [parameter(part) for part in parts_of(text)]
+        return " OR ".join(" AND ".join(f"contains({side}, {part})" for part in parts) or "false"
+                           for side in ("caller_folded", "callee_folded"))
 
     if which.since is not None:
         clauses.append(f"start_time >= {parameter(naive(which.since))}")
@@ -123,8 +140,7 @@ def conditions(which: CallFilter, region: str | None) -> tuple[str, dict[str, An
     clauses += [number(text, "caller") for text in which.callers]
     clauses += [number(text, "callee") for text in which.callees]
     if which.name is not None:
-        name = parameter(fold(which.name))
-        clauses.append(f"(contains(caller_folded, {name}) OR contains(callee_folded, {name}))")
+        clauses.append(f"({named(which.name)})")
     if which.states:
         clauses.append(f"state IN (SELECT unnest({parameter(list(which.states))}::VARCHAR[]))")
     if which.min_duration_s is not None:
@@ -140,6 +156,19 @@ def conditions(which: CallFilter, region: str | None) -> tuple[str, dict[str, An
         places = [f"contains({c}, {folded})" for c in FOLDED] + [f"contains(lower({c}), {lower})" for c in RAW]
         clauses.append("(" + " OR ".join(places) + ")")
     return " AND ".join(clauses), given
+
+
+def line_of(want: Wanted, marks: str) -> str:
+    """A regular expression (RE2) for a line of the column `words`, as `rokuon.store.rows.words` writes them."""
+    lines = [re_escaped(want.e164)] if want.e164 else []
+    if want.suffix:
+        lines.append(("=" if want.whole else "=\\S*" if want.e164 else "[=+]\\S*") + re_escaped(want.suffix))
+    lines += [f"=?{re_escaped(begin)}\\S*" for begin in want.begins]
+    return f"(?m)^{marks} (?:{'|'.join(lines)})$"
+
+
+def re_escaped(text: str) -> str:
+    return re.sub(r"([!-/:-@\[-^`{-~])", r"\\\1", text)
 
 
 def naive(time: datetime) -> datetime:
@@ -218,11 +247,44 @@ def ask(layout: Layout, statement: str) -> Iterator[Result]:
     """
     with open_index(layout.index) as db, told():
         db.execute("SET lock_configuration = true")
-        if len(duckdb.extract_statements(statement)) != 1:
-            raise StoreError("one statement, please")
-        db.execute(statement)
+        db.execute(single(statement))
         described = db.description or []
         yield Result(unique([d[0] for d in described]), [str(d[1]) for d in described], chunks(db) if described else iter(()))
+
+
+def save(layout: Layout, statement: str, path: Path) -> None:
+    """Write the result of somebody's own SQL to a Parquet file that is not there yet, row by row, with its types; integers of 128
+    bits, which Parquet has not, as DECIMAL(38,0).
+
+    It can read the index and this file, write this file, and nothing else: see `ask`, also for what is raised.
+    """
+    with open_index(layout.index, beside=path) as db, told():
+        db.execute("SET lock_configuration = true")
+        found = db.sql(single(statement))
+        if found is None:
+            raise StoreError("the statement has no result")
+        names = ['"' + name.replace('"', '""') + '"' for name in unique(list(found.columns))]
+        cells = [f"CAST(#{n} AS DECIMAL(38, 0))" if str(kind) in ("HUGEINT", "UHUGEINT") else f"#{n}"
+                 for n, kind in enumerate(found.types, 1)]
+        found.project(", ".join(f"{cell} AS {name}" for cell, name in zip(cells, names, strict=True))).write_parquet(
+            str(path.absolute()), compression="zstd")
+
+
+def single(statement: str) -> str:
+    """The statement without what is behind its end. Raises StoreError where it is not one."""
+    try:
+        octets = statement.encode()
+    except UnicodeEncodeError:  # bytes of another encoding, as an argument
+        raise StoreError("the statement is not UTF-8") from None
+    if len(duckdb.extract_statements(statement)) != 1:
+        raise StoreError("one statement, please")
+    end = len(octets)
+    for at, kind in reversed(duckdb.tokenize(statement)):
+        if octets[at:at + 1] == b";":
+            end = at
+        elif kind != duckdb.token_type.comment:
+            break
+    return octets[:end].decode()
 
 
 def chunks(db: duckdb.DuckDBPyConnection) -> Iterator[list[tuple[Any, ...]]]:
