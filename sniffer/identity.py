@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from rokuon.sniffer.model import Identity, NameAddr, SipMessage
 from rokuon.sniffer.sip_headers import clean, decode, name_addr, parameter
 
-__all__ = ["REASONS", "asserted", "diverted", "identity_of", "is_nobody", "is_telephone", "number_of", "reason_in",
+__all__ = ["REASONS", "asserted", "diverted", "identity_of", "is_nobody", "is_telephone", "number_of", "reason_for", "reason_in",
            "wants_privacy"]
 
 REASONS = ("by-caller", "unavailable", "payphone", "service-conflict")
@@ -107,6 +107,11 @@ def reason_in(identity: Identity) -> str:
     if nobody or not identity.number:
         return _BY_WORD.get(name) or (_BY_WORD.get(_folded(identity.number), "by-caller") if nobody else "")
     return ""
+
+
+def reason_for(word: str) -> str:
+    """Why a number is not shown, where a word stands in its place: "Anonymous", "非通知"; "" for any other word."""
+    return _BY_WORD.get(word.casefold().strip(), "")
 
 
 def _folded(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rokuon.store.names import fold
@@ -15,6 +15,7 @@ TABLES = ("calls", "legs", "streams", "events", "annotations")
 Row = dict[str, Any]
 
 LONGEST_WORDS = 16_384
+MOST_ENTRIES = 64
 COPIED = ("id", "revision", "state", "sip_status", "end_reason", "hangup_by", "duration_s", "setup_s", "audio_reason")
 OF_STREAM = ("leg", "direction", "src", "dst", "vlan", "ssrc", "payload_type", "codec", "clock_rate", "packets", "lost",
              "duplicates", "reordered", "jitter_ms", "max_jitter_ms", "r_factor", "mos")
@@ -50,9 +51,9 @@ def call_row(sidecar: Sidecar, streams: list[Row], region: str | None) -> Row:
         number, uri = party.get("number") or "", party.get("uri") or ""
         row[f"{side}_number"], row[f"{side}_name"] = party.get("number"), party.get("name")
         row[f"{side}_uri"], row[f"{side}_address"] = party.get("uri"), party.get("address")
-        row[f"{side}_e164"] = e164(number, region)
+        row[f"{side}_e164"] = e164(uri if "phone-context" in uri else number, region)
         row[f"{side}_plain"] = WITHHELD if "@anonymous.invalid" in uri else plain(number)
-        row[f"{side}_folded"] = fold(party.get("name") or "")
+        row[f"{side}_folded"] = names_of(party) if party.get("also") else fold(party.get("name") or "")
     row["codec"] = ",".join(dict.fromkeys(s["codec"] for s in streams if s.get("codec"))) or None
     row["packets"] = sum(s.get("packets") or 0 for s in streams)
     row["lost"] = sum(s.get("lost") or 0 for s in streams)
@@ -62,7 +63,7 @@ def call_row(sidecar: Sidecar, streams: list[Row], region: str | None) -> Row:
     row["audio_path"], row["audio_format"] = audio.get("path"), audio.get("format")
     row["audio_duration_s"], row["audio_bytes"] = audio.get("duration_s"), audio.get("bytes")
     row["interface"] = (sidecar.get("recorder") or {}).get("interface")
-    row["words"] = words(sidecar)
+    row["words"] = words(sidecar, row, region)
     return row
 
 
@@ -70,12 +71,53 @@ def known(streams: list[Row], key: str) -> Iterable[float]:
     return (s[key] for s in streams if s.get(key) is not None)
 
 
-def words(sidecar: Sidecar) -> str | None:
-    """What --text looks through beyond the columns of the two parties, folded; None where there is nothing."""
-    parties = sidecar.get("parties") or []
-    texts = [fold(str(value)) for party in parties for value in (party.get("number"), party.get("name")) if value]
+def words(sidecar: Sidecar, row: Row, region: str | None) -> str | None:
+    """What is looked through beyond the columns of the two parties, a line each; None where there is nothing.
+
+    Further numbers, and why one is withheld: "< +81312345678" of the caller, "> =201" of the callee, "& …" of others, in E.164
+    or with "=" as `plain` has them. No other line has a space in it: those are texts, folded.
+    """
+    lines: list[str] = []
+    texts: list[str] = []
+    for mark, side in (("<", "caller"), (">", "callee")):
+        party = sidecar.get(side) or {}
+        if party.get("also") or party.get("withheld"):
+            has = row[f"{side}_e164"] or f"={row[f'{side}_plain']}"
+            lines += [f"{mark} {number}" for number in numbers_of(party, region) if number != has]
+            texts += searched_in(*entries(party, "also"))
+    for party in entries(sidecar, "parties"):
+        lines += [f"& {number}" for number in numbers_of(party, region, own=True)]
+        texts += searched_in(party, *entries(party, "also"))
     texts += [fold(said(entry)) for key in ("tags", "notes") for entry in sidecar.get(key) or []]
-    return "\n".join(texts)[:LONGEST_WORDS] or None
+    return "\n".join(dict.fromkeys(lines + texts))[:LONGEST_WORDS] or None
+
+
+def entries(holder: Row, key: str) -> list[Row]:
+    """The objects in a list; not more of them than rokuon writes."""
+    return [entry for entry in (holder.get(key) or [])[:MOST_ENTRIES] if isinstance(entry, dict)]
+
+
+def numbers_of(party: Row, region: str | None, own: bool = False) -> Iterator[str]:
+    """Numbers that a party is found by beyond its own, or with it, as they stand in the column `words`."""
+    for entry in ([party] if own else []) + entries(party, "also"):
+        number, uri = entry.get("number") or "", entry.get("uri") or ""
+        if number and (known := e164(uri if "phone-context" in uri else number, region)) is not None:
+            yield known
+        elif number and (known := plain(number)):
+            yield f"={known}"
+    reason = party.get("withheld")
+    if reason:
+        yield f"={WITHHELD}"
+        yield f"={fold(str(reason))}"
+
+
+def names_of(party: Row) -> str:
+    """All names of a party, folded, a line each."""
+    return "\n".join(dict.fromkeys(filter(None, (fold(p.get("name") or "") for p in (party, *entries(party, "also"))))))
+
+
+def searched_in(*parties: Row) -> list[str]:
+    return [fold(str(value)) for party in parties for value in (party.get("number"), party.get("name")) if value]
 
 
 def said(entry: object) -> str:
