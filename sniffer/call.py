@@ -112,11 +112,11 @@ class CallTracker:
     def close_all(self, now_ns: int, reason: str) -> list[Event]:
         """Ends all calls, because `reason` ("capture-stopped"), in order of their start; timers due by `now_ns` fire first."""
         events = self.expire(now_ns)
+        for call_id in list(self._orphans):
+            self._end_orphans(call_id, events)
         for attempt in sorted(self._by_number.values(), key=lambda a: (a.call.start_ns, a.call.number)):
             attempt.close(now_ns, reason)
             self._close(attempt, now_ns, events)
-        for call_id in list(self._orphans):
-            self._count_orphans(self._orphans.pop(call_id))
         self._heap.clear()
         return events
 
@@ -254,11 +254,13 @@ class CallTracker:
             self.anomalies["orphans-dropped"] += 1
 
     def _expire_orphans(self, at: int, call_id: str, events: list[Event]) -> None:
-        """No INVITE came. A 2xx with a session description and a request after it show a call that began before the capture."""
         waiting = self._orphans.get(call_id)
-        if waiting is None or waiting[0].time_ns + _ORPHAN_NS != at:
-            return  # its INVITE came, and these are others
-        del self._orphans[call_id]
+        if waiting is not None and waiting[0].time_ns + _ORPHAN_NS == at:  # else its INVITE came, and these are others
+            self._end_orphans(call_id, events)
+
+    def _end_orphans(self, call_id: str, events: list[Event]) -> None:
+        """No INVITE came. A 2xx with a session description and a request after it show a call that began before the capture."""
+        waiting = self._orphans.pop(call_id)
         for answer in waiting:
             message = answer.message
             if message.method == "INVITE" and 200 <= message.status < 300 and message.sdp is not None and message.to.tag:
