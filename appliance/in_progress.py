@@ -33,7 +33,9 @@ class _Heard(NamedTuple):
 
 def calls_in_progress(correlator: Correlator, watching: Watching) -> tuple[list[dict[str, Any]], int]:
     """The newest calls in progress, and how many there are beside them. Says to `watching` which streams they have."""
-    signalled = ((call, _streams_of(call, correlator)) for call in correlator.tracker.live.values())
+    live, groups = correlator.tracker.live, correlator.legs.groups
+    whole = (call for call in live.values() if groups.root_of(call) is call or groups.root_of(call).number not in live)
+    signalled = ((call, _streams_of(call, correlator)) for call in whole)
     loose = ((call, (_Heard(stream, side, STATIC, True) for stream, side in streams))
              for call, streams in correlator.conversations())
     newest = [(call, list(heard)) for call, heard in nlargest(_MOST, chain(signalled, loose), key=lambda each: each[0].start_ns)]

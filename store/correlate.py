@@ -34,7 +34,8 @@ class Correlator(StreamKeeper):
     """Runs in, ended calls out. Holds no voice; `keep_from` says what of the spool is still needed."""
 
     def __init__(self, *, linger_ns: int = _S, window_ns: int = 30 * _S, lead_ns: int = 5 * _S, idle_ns: int = 600 * _S,
-                 piece_ns: int = 600 * _S, rtp_only: bool = True, max_loose: int = 4096, recover_ns: int = 0) -> None:
+                 piece_ns: int = 600 * _S, rtp_only: bool = True, max_loose: int = 4096, recover_ns: int = 0,
+                 leg_headers: str = "X-Call-ID") -> None:
         """`recover_ns`: so much of what was given out as pieces stays in the spool, in case the files in the making are lost."""
         super().__init__(Binder(linger_ns, lead_ns), window_ns, piece_ns, recover_ns, max_loose if rtp_only else None)
         self.signalling = Signalling(self.encapsulations)
@@ -49,7 +50,7 @@ class Correlator(StreamKeeper):
         self._frames = CallFrames()
         self._fed: dict[int, int] = {}  # up to when pieces of a call were given out, by its number
         self._over: dict[int, Call] = {}  # that are over, and wait for others that are legs of the same
-        self.legs = Legs(self.binder, self._at)
+        self.legs = Legs(self.binder, self._at, leg_headers)
 
     # -- in ------------------------------------------------------------------
     def process(self, run: Run) -> list[Ended | Piece]:

@@ -21,11 +21,11 @@ Lookup = Callable[[int], Call | None]
 class Legs:
     """Told of what happens to calls; groups those that are one."""
 
-    def __init__(self, binder: Binder, at: Callable[[int, str, int], None]) -> None:
-        """`at`: has `look_for_relay` called at a time, of the timer "relay"."""
+    def __init__(self, binder: Binder, at: Callable[[int, str, int], None], headers: str) -> None:
+        """`at`: has `look_for_relay` called at a time, of the timer "relay"; `headers`: [record] leg_headers."""
         self.groups = Groups()
         self.relays = Relays()
-        self._linker = Linker()
+        self._linker = Linker(headers.lower().split())
         self._binder = binder
         self._at = at
 

@@ -59,7 +59,7 @@ class Recorder:
         self._window_ns = int(record.window * _NS)
         self.correlator = Correlator(
             linger_ns=int(record.linger * _NS), window_ns=self._window_ns, lead_ns=int(record.early * _NS),
-            recover_ns=int(settings.spool.recover * 3600 * _NS) if lasting else 0)
+            recover_ns=int(settings.spool.recover * 3600 * _NS) if lasting else 0, leg_headers=record.leg_headers)
         self.correlator.legs.relays.sample = sampler(spool)
         index = Index(layout.index, settings.index.region or None, _PATIENCE_S if lasting else WRITE_PATIENCE_S)
         self._refuses, self._fits = refuses, fits

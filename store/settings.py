@@ -45,6 +45,8 @@ class RecordSettings:
     segment: int = setting(64, "MiB of one segment of the spool, in which packets wait for their call's end.", 1, 1024)
     mask_digits: bool = setting(True, "List the keys that were pressed (DTMF) without saying which: they may be a PIN.")
     sip_ports: tuple[int, ...] = setting((5060,), "Ports on which all is taken for SIP; elsewhere it is recognised.", 1, 65535)
+    leg_headers: str = setting("X-Call-ID", "SIP header fields that a PBX adds with the Call-ID of another leg of the same call.",
+                               pattern="([A-Za-z0-9-]+( [A-Za-z0-9-]+)*)?", form="names in quotes with a space between")
 
 
 @dataclass(frozen=True, slots=True)
