@@ -26,8 +26,8 @@ _REFERRED_NS = 32_000 * _MS
 """How long after a REFER the INVITE may come that it asks for."""
 _PATIENCE_NS = 5_000 * _MS
 """How long a call that is over waits for that INVITE."""
-_NEAR = 256
-"""Calls that one host began to take within the time of a twin: beyond that the oldest is no candidate any more."""
+_NEAR = 64
+"""Calls to one number that one host took within the time of a twin: beyond that the oldest is no candidate any more."""
 _MOST = 65_536
 _CANDIDATES = 16
 _EVENTS = 512
@@ -75,7 +75,7 @@ class Linker:
         self._by_id: dict[str, list[int]] = {}
         self._sessions: OrderedDict[str, int] = OrderedDict()
         self._session_of: dict[int, str] = {}
-        self._taken: dict[str, deque[int]] = {}  # calls that a host was called with lately, by its address
+        self._taken: dict[tuple[str, str], deque[int]] = {}  # calls that a host took lately, by its address and their callee
         self._up: dict[int, set[int]] = {}  # of a call: those that it may be the twin of
         self._down: dict[int, set[int]] = {}
         self._referrals: deque[_Referral] = deque(maxlen=_MOST)
@@ -89,12 +89,12 @@ class Linker:
             self._declared(call, message)
         self._by_id.setdefault(leg.call_id, []).append(number)
         self._seek_twin(call)
-        taken = self._taken.setdefault(leg.callee.address, deque(maxlen=_NEAR))
+        taken = self._taken.setdefault((leg.callee.address, _ending(leg.callee.number)), deque(maxlen=_NEAR))
         while taken and not self._is_recent(taken[0], call.start_ns):
             taken.popleft()
         taken.append(number)
         if len(self._taken) > _MOST:
-            self._taken = {host: some for host, some in self._taken.items() if self._is_recent(some[-1], call.start_ns)}
+            self._taken = {key: some for key, some in self._taken.items() if self._is_recent(some[-1], call.start_ns)}
 
     def referred(self, call: Call, message: SipMessage, time_ns: int, referee: str, by_caller: bool) -> None:
         """A party of a call asks the other, at the address `referee`, to call somebody else (RFC 3515)."""
@@ -221,7 +221,7 @@ class Linker:
     def _seek_twin(self, call: Call) -> None:
         """Calls whose callee is the host that begins this one, and which began just before."""
         leg = call.legs[0]
-        for number in self._taken.get(leg.caller.address, ()):
+        for number in self._taken.get((leg.caller.address, _ending(leg.callee.number)), ()):
             other = self._calls.get(number)
             if other is None or not 0 <= call.start_ns - other.start_ns <= _INVITE_NS or other.legs[0].call_id == leg.call_id:
                 continue
@@ -284,9 +284,19 @@ def stands_across(a: Leg, b: Leg, relayed: bool) -> bool:
     return alike and not across if relayed else across and not alike
 
 
+def _ending(number: str) -> str:
+    """What numbers have alike that are one by `same_number`."""
+    digits = _digits(number)
+    return digits[-_LEAST_DIGITS:] if len(digits) >= _LEAST_DIGITS else number
+
+
+def _digits(number: str) -> str:
+    return "".join(c for c in number if c in "0123456789").lstrip("0")
+
+
 def same_number(one: str, other: str) -> bool:
     """Whether two numbers as signalled are one, but for separators, country code and prefixes."""
     if one == other:
         return True
-    a, b = ("".join(c for c in number if c in "0123456789").lstrip("0") for number in (one, other))
+    a, b = _digits(one), _digits(other)
     return min(len(a), len(b)) >= _LEAST_DIGITS and (a.endswith(b) or b.endswith(a))
