@@ -12,8 +12,9 @@ S = 1_000_000_000
 HOSTS = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.9", ""])
 NUMBERS = (st.sampled_from(["", "201", "0312345678", "+81312345678", "81-3-1234-5678", "anonymous"])
            | st.text("0123456789+-a", max_size=12))
-DIALOGS = st.sampled_from(["1@x", "2@x;to-tag=t1;from-tag=f1", "1@x;to-tag=t1;from-tag=f1",
-                           "<sip:201@x?Replaces=1%40x%3Bto-tag%3Dt1>", ";;;=", "%ff%00", "<sip:203@y>", "ab30317f1a784dc48ff824d0d3715d86;remote=0"])
+DIALOGS = st.sampled_from([
+    "1@x", "2@x;to-tag=t1;from-tag=f1", "1@x;to-tag=t1;from-tag=f1", "<sip:201@x?Replaces=1%40x%3Bto-tag%3Dt1>", ";;;=", "%ff%00",
+    "<sip:203@y>", "ab30317f1a784dc48ff824d0d3715d86;remote=0"])
 HEADERS = st.dictionaries(st.sampled_from(["replaces", "join", "session-id", "x-call-id", "referred-by", "refer-to"]),
                           st.tuples(DIALOGS | st.text(max_size=40)), max_size=4)
 
