@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from types import MappingProxyType
 
-from rokuon.sniffer.attempt import Attempt, Sighting
+from rokuon.sniffer.attempt import Attempt
 from rokuon.sniffer.dialog import Waits
 from rokuon.sniffer.model import Call, SipMessage
+from rokuon.sniffer.noting import Sighting
 from rokuon.sniffer.offer_answer import ClaimAdded, ClaimEnded
 from rokuon.sniffer.packet import Endpoint
 
@@ -153,14 +154,29 @@ class CallTracker:
             by_caller, attempt = True, self._stranger(seen, events)
             if attempt is None:
                 return
-        elif not sender and message.from_.uri == attempt.call.legs[0].callee.uri != attempt.call.legs[0].caller.uri:
-            by_caller = False  # no tags at all (RFC 2543)
+        elif attempt.former and (target in attempt.former or sender in attempt.former):
+            self.anomalies["late-message"] += 1
+            return
+        elif sender == target and message.from_.uri == attempt.call.legs[0].callee.uri != attempt.call.legs[0].caller.uri:
+            by_caller = False  # no tags at all (RFC 2543), or both chose the same
+        elif not target and message.method == "INVITE" and not message.status and attempt.is_followed_by(message.cseq):
+            self._renew(attempt, seen, events)
+            return
         self._give(attempt, seen, by_caller, events)
 
+    def _renew(self, attempt: Attempt, seen: Sighting, events: list[Event]) -> None:
+        """The Call-ID and From tag of a call that is over, or whose BYE was not captured, are used for another one."""
+        attempt.close(seen.time_ns, "timeout")
+        self._close(attempt, seen.time_ns, events)
+        again = self._begin(seen, False, events)
+        again.former = frozenset(attempt.tags)
+        again.call.anomalies["call-id-reused"] += 1
+        self._give(again, seen, True, events)
+
     def _give(self, attempt: Attempt, seen: Sighting, by_caller: bool, events: list[Event]) -> None:
-        self._notes -= attempt.noted
+        self._notes -= attempt.notes.count
         attempt.receive(seen, events, by_caller=by_caller, note=self._notes < _NOTES)
-        self._notes += attempt.noted
+        self._notes += attempt.notes.count
         self._schedule(attempt)
         if attempt.call.answer_ns is not None:
             self._unanswered.pop(attempt.call.number, None)
@@ -182,7 +198,8 @@ class CallTracker:
                 if not again:
                     self.anomalies["late-message"] += 1
                     return None
-        if not invite:
+        inside = message.method == "UPDATE" and not message.status and message.sdp is not None and message.to.tag
+        if not invite and not inside:
             self._keep_orphan(seen)
             return None
         waiting = self._orphans.pop(call_id, ())
@@ -219,7 +236,7 @@ class CallTracker:
         key = call.legs[0].call_id, attempt.caller_tag
         del self._attempts[key], self._by_number[call.number], self._live[call.number]
         self._unanswered.pop(call.number, None)
-        self._notes -= attempt.noted
+        self._notes -= attempt.notes.count
         graves = self._tombstones
         graves.pop(key, None)
         graves[key] = _Tombstone(now_ns + _TOMBSTONE_NS, attempt.cseq)

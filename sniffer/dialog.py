@@ -17,8 +17,10 @@ from rokuon.sniffer.model import CallState
 __all__ = ["DECIDED", "FOLLOWED_UP", "TRANSITIONS", "Bye", "Dialog", "Input", "State", "Waits", "outcome"]
 
 SECOND = 1_000_000_000
-FOLLOWED_UP = frozenset((401, 407, 422, 494))
-"""Refusals that a user agent answers by asking again, as it does after any 3xx (RFC 3261 22, 8.1.3.4, RFC 4028, RFC 3329)."""
+FOLLOWED_UP = frozenset((401, 407, 422, 484, 494))
+"""Refusals that a user agent answers by asking again, as it does after any 3xx (RFC 3261 22, 8.1.3.4, RFC 4028, RFC 3329), or by
+more digits (RFC 3578).
+"""
 
 
 class State(Enum):
@@ -148,6 +150,8 @@ class Bye:
     time_ns: int
     by_caller: bool
     cseq: int
+    tag: str
+    """The callee's, as it says."""
 
 
 @dataclass(slots=True)
@@ -162,6 +166,8 @@ class Dialog:
     status: int | None = None
     """The final response to INVITE."""
     bye: Bye | None = None
+    acknowledged: bool = False
+    """A request was seen in it: whoever answered was heard (RFC 3261 13.3.1.4)."""
 
     def feed(self, what: Input, time_ns: int) -> bool:
         """Takes `what` at `time_ns`; whether that led to another state."""

@@ -18,12 +18,14 @@ class Hops:
     hosts both ways, has two of them.
     """
 
-    __slots__ = ("_branches", "_hops", "_invited", "first")
+    __slots__ = ("_branches", "_cancelled", "_hops", "_invited", "_refused", "first")
 
     def __init__(self) -> None:
         self._hops: dict[Hop, Hop] = {}
         self._branches: dict[tuple[str, int], Hop] = {}
         self._invited: set[Hop] = set()
+        self._refused: set[Endpoint] = set()  # branches from the first hop on, by where they go
+        self._cancelled: set[Endpoint] = set()
         self.first: Hop | None = None
         """Where the newest INVITE was seen first: the hop nearest to the caller."""
 
@@ -53,11 +55,44 @@ class Hops:
         """Whether a request with that branch was seen (RFC 3261 8.1.1.7)."""
         return (branch, encap) in self._branches
 
-    def is_inner(self, hop: Hop) -> bool:
-        """Whether the INVITE passed here on its way on from the first hop: what ends here may be tried elsewhere (forking)."""
+    def begin(self, hop: Hop) -> None:
+        """A new attempt begins at that hop: nothing of it was refused yet."""
+        self.first, self._invited, self._refused, self._cancelled = hop, {hop}, set(), set()
+
+    def branches_off(self, hop: Hop) -> bool:
+        """Whether an INVITE at `hop` goes from where the first did, to where none went yet: another branch, or another server
+        after the first has failed (RFC 3261 16.6, RFC 3263 4.3).
+        """
         first = self.first
-        return (first is not None and hop in self._invited
-                and (hop.upstream != first.upstream or hop.downstream != first.downstream))
+        return first is not None and hop.upstream == first.upstream and hop.downstream not in self._tried(but=hop)
+
+    def refused(self, hop: Hop) -> bool:
+        """A final refusal came at `hop`. Whether that is the attempt's end.
+
+        What ends below the first hop may be tried elsewhere, and where the first hop is that of a proxy which forks, all its
+        branches must have ended (RFC 3261 16.7).
+        """
+        first = self.first
+        if first is None or hop not in self._invited:
+            return True
+        if hop.upstream != first.upstream:
+            return False
+        self._refused.add(hop.downstream)
+        return self._tried() <= self._refused
+
+    def cancelled(self, hop: Hop) -> bool:
+        """CANCEL was seen at `hop`. Whether the attempt is given up with it: a proxy cancels single branches."""
+        first = self.first
+        if first is None or hop not in self._invited:
+            return True
+        if hop.upstream != first.upstream:
+            return False
+        self._cancelled.add(hop.downstream)
+        return self._tried() <= self._refused | self._cancelled
+
+    def _tried(self, but: Hop | None = None) -> set[Endpoint]:
+        """Where the INVITE went from the first hop's upstream end."""
+        return {h.downstream for h in self._invited if self.first is not None and h.upstream == self.first.upstream and h != but}
 
     def _add(self, hop: Hop) -> Hop:
         if len(self._hops) >= _HOPS:

@@ -13,8 +13,8 @@ from typing import Literal, NamedTuple
 
 from rokuon.sniffer.packet import Endpoint
 
-__all__ = ["Call", "CallEvent", "CallState", "Hop", "Identity", "Leg", "MediaClaim", "MediaDescription", "MessageNote",
-           "NameAddr", "Party", "PayloadFormat", "SessionDescription", "Side", "SipMessage"]
+__all__ = ["Call", "CallEvent", "CallState", "FormerFormat", "Hop", "Identity", "Leg", "MediaClaim", "MediaDescription",
+           "MessageNote", "NameAddr", "Party", "PayloadFormat", "SessionDescription", "Side", "SipMessage"]
 
 Side = Literal["caller", "callee"]
 CallState = Literal["answered", "cancelled", "busy", "no-answer", "failed", "rtp-only", "in-progress", "excluded"]
@@ -120,6 +120,14 @@ class Hop(NamedTuple):
     """Interned number of VLAN tags and tunnel ids (0: none); see `rokuon.sniffer.link.Encapsulations`."""
 
 
+class FormerFormat(NamedTuple):
+    """What a payload type meant until it came to mean something else."""
+
+    until_ns: int
+    number: int
+    meaning: PayloadFormat
+
+
 @dataclass(slots=True)
 class MediaClaim:
     """One side of a call says: I receive media here (RFC 3264)."""
@@ -142,6 +150,8 @@ class MediaClaim:
     """When a newer description moved this side's media elsewhere; None: until the call's end."""
     answered: bool = False
     """The offer/answer exchange that names it is complete and the call was answered (2xx)."""
+    former: list[FormerFormat] = field(default_factory=list)
+    """What payload types meant there before they came to mean another codec (against RFC 3264 section 8.3.2); bounded."""
 
 
 class Identity(NamedTuple):

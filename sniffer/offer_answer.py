@@ -10,9 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from rokuon.sniffer.model import Call, CallEvent, Hop, MediaClaim, MediaDescription, PayloadFormat, SessionDescription, Side
+from rokuon.sniffer.exchange import Exchange, address_kind, alike, differ, direction, has_fax
+from rokuon.sniffer.model import (
+    Call,
+    CallEvent,
+    FormerFormat,
+    Hop,
+    MediaClaim,
+    MediaDescription,
+    PayloadFormat,
+    SessionDescription,
+    Side,
+)
 
-__all__ = ["CLAIMS", "Changes", "ClaimAdded", "ClaimEnded", "Exchange", "OfferAnswer"]
+__all__ = ["CLAIMS", "Changes", "ClaimAdded", "ClaimEnded", "OfferAnswer"]
 
 CLAIMS = 64
 """Claims a call may have."""
@@ -21,6 +32,7 @@ _EXCHANGES = 32
 _SEEN = 128
 _PARTIES = 64
 _MEDIA = frozenset(("audio", "video", "image"))
+_FORMER = 16
 _HOLDING = frozenset(("sendonly", "inactive", "unaddressed"))
 
 
@@ -48,24 +60,6 @@ class Changes(Protocol):
 
 
 @dataclass(slots=True)
-class Exchange:
-    """One exchange of offer and answer."""
-
-    time_ns: int
-    """When its request was first captured."""
-    agreed: bool | None = None
-    """None: under way; True: 2xx; False: refused."""
-    offerer: Side | None = None
-    offered: str = ""
-    """Direction of the offer's audio; "unaddressed" for c=0.0.0.0."""
-    answered: str = ""
-    fax: tuple[bool, bool] = (False, False)
-    """Whether the offer and the answer have a section for images in use: T.38."""
-    held: bool = False
-    """Its effect on hold was drawn."""
-
-
-@dataclass(slots=True)
 class _Undo:
     claim: MediaClaim
     formats: Mapping[int, PayloadFormat]
@@ -85,28 +79,6 @@ class _Party:
         self.undo: list[_Undo] = []
 
 
-def _address_kind(address: str) -> str:
-    """"named": an IP address; "unaddressed": the one that names none (RFC 3264 8.4); "": a host name, or nothing."""
-    if ":" in address:
-        return "unaddressed" if address == "::" else "named"
-    if address == "0.0.0.0":  # noqa: S104 -- an address in a message, nothing is bound to it
-        return "unaddressed"
-    return "named" if address.replace(".", "").isdigit() else ""
-
-
-def _direction(sdp: SessionDescription) -> str:
-    """Of the first audio section in use (else the first in use); "" where there is none."""
-    used = [m for m in sdp.media if m.port]
-    for m in used:
-        if m.media == "audio":
-            return "unaddressed" if _address_kind(m.address) == "unaddressed" else m.direction
-    return used[0].direction if used else ""
-
-
-def _has_fax(sdp: SessionDescription) -> bool:
-    return any(m.media == "image" and m.port for m in sdp.media)
-
-
 class OfferAnswer:
     """All exchanges of one call."""
 
@@ -116,22 +88,36 @@ class OfferAnswer:
         self._call = call
         self._caller_tag = caller_tag
         self._parties: dict[tuple[Hop, str], _Party] = {}
-        self._exchanges: dict[tuple[bool, int], Exchange] = {}
+        self._exchanges: dict[tuple[bool, int, str], Exchange] = {}
         self._seen: dict[object, None] = {}
         self._answered: set[str] = set()  # callees' tags
         self._directions: dict[Side, str] = {}
         self._holds: set[Side] = set()
         self._fax = False
 
-    def exchange(self, by_caller: bool, cseq: int, time_ns: int) -> Exchange:
-        """The exchange of that name; begun at `time_ns` if it is new."""
-        key = by_caller, cseq
-        found = self._exchanges.get(key)
+    def exchange(self, by_caller: bool, cseq: int, time_ns: int, peer: str = "") -> Exchange:
+        """The exchange of that name; begun at `time_ns` if it is new.
+
+        `peer`: the callee's tag, as requests are numbered in each dialog by itself (RFC 3261 12.2.1.1); "" where the request
+        makes the dialogs, which share its offer.
+        """
+        found = self._exchanges.get((by_caller, cseq, "")) or self._exchanges.get((by_caller, cseq, peer))
         if found is None:
             if len(self._exchanges) >= _EXCHANGES:
                 del self._exchanges[next(iter(self._exchanges))]
-            found = self._exchanges[key] = Exchange(time_ns)
+            found = self._exchanges[by_caller, cseq, peer] = Exchange(time_ns)
         return found
+
+    def awaiting(self, by_caller: bool, cseq: int, peer: str) -> Exchange | None:
+        """The exchange whose answer is still to come in the ACK (RFC 3261 13.2.1), if none has the number of that ACK."""
+        if (by_caller, cseq, "") in self._exchanges or (by_caller, cseq, peer) in self._exchanges:
+            return None
+        side: Side = "caller" if by_caller else "callee"
+        for (by, _, tag), exchange in reversed(self._exchanges.items()):
+            if by == by_caller and tag in ("", peer) and exchange.agreed and not exchange.answered and exchange.offerer not in (
+                    side, None):
+                return exchange
+        return None
 
     def describe(self, exchange: Exchange, time_ns: int, sdp: SessionDescription, changes: Changes, *, hop: Hop, tag: str,
                  leg: int, what: object) -> None:
@@ -146,12 +132,19 @@ class OfferAnswer:
             del self._seen[next(iter(self._seen))]
         self._seen[key] = None
         side: Side = "caller" if tag == self._caller_tag else "callee"
+        before, exchange.said[hop, tag] = exchange.said.get((hop, tag)), sdp
+        if before == sdp:  # in a 2xx what a provisional response said: it may have been changed by UPDATE since
+            return
+        if before is not None and side == "callee" and exchange.offerer == "caller" and not alike(before, sdp):
+            self._count("answer-changed")  # it must be the same, and phones move on so (RFC 3261 13.2.1)
         if exchange.offerer is None:
-            exchange.offerer, exchange.offered = side, _direction(sdp)
-            exchange.fax = _has_fax(sdp), False
+            exchange.offerer, exchange.offered, exchange.sections = side, direction(sdp), len(sdp.media)
+            exchange.fax = has_fax(sdp), False
         elif exchange.offerer != side and not exchange.answered:
-            exchange.answered = _direction(sdp)
-            exchange.fax = exchange.fax[0], _has_fax(sdp)
+            exchange.answered = direction(sdp)
+            exchange.fax = exchange.fax[0], has_fax(sdp)
+            if len(sdp.media) != exchange.sections:  # RFC 3264 6
+                self._count("answer-sections-differ")
         if exchange.agreed is False:
             return
         party = self._parties.get((hop, tag))
@@ -209,15 +202,28 @@ class OfferAnswer:
                     self._end(claim, kept, time_ns, changes)
                 party.current, party.pending, party.exchange = [], None, None
 
+    def abandon(self, tag: str, time_ns: int, changes: Changes) -> None:
+        """The early dialog with the callee `tag` is over (RFC 6228); another branch may have named the same address."""
+        if tag in self._answered or tag == self._caller_tag:
+            return
+        kept = [claim for (_, other), party in self._parties.items() if other != tag
+                for claim in (*party.current, *(party.pending or ()))]
+        for (_, other), party in self._parties.items():
+            if other == tag:
+                self._drop(party, kept, time_ns, changes)
+                for claim in party.current:
+                    self._end(claim, kept, time_ns, changes)
+                party.current, party.pending, party.exchange, party.undo = [], None, None, []
+
     def _propose(self, party: _Party, exchange: Exchange, time_ns: int, sdp: SessionDescription, changes: Changes, *, hop: Hop,
                  side: Side, leg: int) -> None:
         """Makes a description the party's pending one; claims that it repeats are renewed in place."""
         before = party.pending or []
-        undo = party.undo if party.exchange is exchange else []
+        undo = party.undo  # also of an offer that was never decided
         proposed: list[MediaClaim | None] = []
         for i, m in enumerate(sdp.media[:CLAIMS]):
             current = party.current[i] if i < len(party.current) else None
-            kind = _address_kind(m.address)
+            kind = address_kind(m.address)
             claim = None
             if m.port and m.media in _MEDIA and kind == "named":
                 claim = self._repeated(m, current, before[i] if i < len(before) else None) or self._elsewhere(m, hop, side)
@@ -247,10 +253,16 @@ class OfferAnswer:
         before, now = claim.formats, m.formats
         if before == now:
             return now
-        if any((now[n].encoding.lower(), now[n].clock_rate) != (form.encoding.lower(), form.clock_rate)
-               for n, form in before.items() if n in now):
+        if any(differ(now[n], form) for n, form in before.items() if n in now):
             self._count("payload-type-remapped")
         return {**now, **{n: form for n, form in before.items() if n not in now}}
+
+    @staticmethod
+    def _outdate(claim: MediaClaim, before: Mapping[int, PayloadFormat], time_ns: int) -> None:
+        """Keeps what payload types meant until now, where they mean something else from now on."""
+        for number, form in before.items():
+            if number in claim.formats and differ(claim.formats[number], form) and len(claim.former) < _FORMER:
+                claim.former.append(FormerFormat(time_ns, number, form))
 
     @staticmethod
     def _repeated(m: MediaDescription, *claims: MediaClaim | None) -> MediaClaim | None:
@@ -282,6 +294,8 @@ class OfferAnswer:
         if party.pending is not None:
             for claim in party.current:
                 self._end(claim, party.pending, time_ns, changes)
+            for undo in reversed(party.undo):
+                self._outdate(undo.claim, undo.formats, time_ns)
             party.current, party.pending, party.undo = party.pending, None, []
         if answered and self._answered:
             for claim in party.current:
@@ -319,6 +333,8 @@ class OfferAnswer:
                 self._mark(offerer, False, exchange.time_ns)
             elif self._directions[offerer] not in _HOLDING:
                 self._mark(offerer, True, exchange.time_ns)
+                if offered == "unaddressed":  # as RFC 2543 had it (RFC 3264 8.4)
+                    self._count("hold-by-zero-address")
             if offered == "sendrecv" and answered in _HOLDING and self._directions.get(other) not in _HOLDING:
                 self._mark(other, True, exchange.time_ns)
             elif offered in ("sendrecv", "sendonly") and answered in ("sendrecv", "recvonly"):

@@ -1,13 +1,14 @@
 """SIP flows as tables: time in seconds, who sends to whom, method or status, CSeq number, options.
 
 Hosts are letters; the messages are real text, read by the real parser. Options: `sdp=HOST:PORT[/direction]` (`0:` for c=0.0.0.0,
-several sections parted by commas), `by=callee` (the callee sent the request), `tag=T` (the callee's; `-`: none), `of=METHOD`
-(of a response), `from=T`, `id=CALL-ID`, `vlan=N`, `like=METHOD` (has that request's branch), `hdr=NAME:_VALUE|NAME:_VALUE`.
+several sections parted by commas), `fmt=8,97:iLBC/8000` (the formats of all sections), `by=callee` (the callee sent the request),
+`tag=T` (the callee's; `-`: none), `of=METHOD` (of a response), `from=T`, `id=CALL-ID`, `vlan=N`, `like=METHOD` (has that
+request's branch), `hdr=NAME:_VALUE|NAME:_VALUE`, `to=USER`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rokuon.sniffer.call import CallClosed, CallTracker, Event
@@ -17,7 +18,7 @@ from rokuon.sniffer.sip import parse
 
 S = 1_000_000_000
 T0 = 1_800_000_000 * S
-DEFAULTS = {"id": "c1", "from": "a", "tag": "b", "by": "caller", "of": "INVITE", "vlan": "0", "hdr": ""}
+DEFAULTS = {"id": "c1", "from": "a", "tag": "b", "by": "caller", "of": "INVITE", "vlan": "0", "hdr": "", "to": "200"}
 
 
 class Row(NamedTuple):
@@ -32,18 +33,20 @@ def host(letter: str, port: int = 5060) -> Endpoint:
     return Endpoint(f"10.0.0.{ord(letter) - 64}", port)
 
 
-def sdp_text(value: str, version: str) -> str:
+def sdp_text(value: str, version: str, formats: str = "8,101:telephone-event/8000") -> str:
+    numbers = [f.partition(":")[0] for f in formats.split(",")]
+    maps = "".join(f"a=rtpmap:{f.replace(':', ' ')}\r\n" for f in formats.split(",") if ":" in f)
     text = f"v=0\r\no=- 1 {version} IN IP4 10.0.0.1\r\ns=-\r\nt=0 0\r\n"
     for section in value.split(","):
         where, _, direction = section.partition("/")
         letter, _, port = where.partition(":")
         address = "0.0.0.0" if letter == "0" else letter if len(letter) > 1 else host(letter).address  # noqa: S104
-        text += (f"m=audio {port} RTP/AVP 8 101\r\nc=IN IP4 {address}\r\na=rtpmap:101 telephone-event/8000\r\n"
-                 f"a={direction or 'sendrecv'}\r\n")
+        text += f"m=audio {port} RTP/AVP {' '.join(numbers)}\r\nc=IN IP4 {address}\r\n{maps}a={direction or 'sendrecv'}\r\n"
     return text
 
 
-def row(line: str) -> Row:
+def row(line: str, as_sent: Callable[[bytes], bytes] = lambda text: text) -> Row:
+    """The message of a line. `as_sent`: what a phone with manners of its own makes of its text."""
     at, ends, what, cseq, *rest = line.split()
     given = dict(option.split("=", 1) for option in rest)
     o = {**DEFAULTS, **given}
@@ -53,16 +56,16 @@ def row(line: str) -> Row:
     method = o["of"] if status else what
     untagged = o["tag"] == "-" or ("tag" not in given and o["by"] == "caller" and what in ("INVITE", "CANCEL", "100"))
     caller = f'"Alice" <sip:100@pbx>;tag={o["from"]}'
-    callee = "<sip:200@pbx>" + ("" if untagged else f";tag={o['tag']}")
+    callee = f"<sip:{o['to']}@pbx>" + ("" if untagged else f";tag={o['tag']}")
     parties = (caller, callee) if o["by"] == "caller" else (callee, caller)
     asker = receiver + sender if status else sender + receiver
     branch = f"z9hG4bK{o['id']}{o['from']}{cseq}{o.get('like', method)}{asker}"
     first = f"SIP/2.0 {status} X" if status else f"{method} sip:200@pbx SIP/2.0"
-    body = sdp_text(o["sdp"], cseq) if "sdp" in o else ""
+    body = sdp_text(o["sdp"], cseq, *([o["fmt"]] if "fmt" in o else [])) if "sdp" in o else ""
     more = [line for line in o["hdr"].replace("_", " ").split("|") if line] + ["Content-Type: application/sdp"] * bool(body)
     lines = [first, f"Via: SIP/2.0/UDP {src.address};branch={branch}", f"From: {parties[0]}", f"To: {parties[1]}",
              f"Call-ID: {o['id']}", f"CSeq: {cseq} {method}", *more, f"Content-Length: {len(body)}", "", body]
-    return Row(T0 + round(float(at) * 1e9), src, dst, int(o["vlan"]), parse("\r\n".join(lines).encode()))
+    return Row(T0 + round(float(at) * 1e9), src, dst, int(o["vlan"]), parse(as_sent("\r\n".join(lines).encode())))
 
 
 def rows(table: str) -> list[Row]:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.sniffer.flows import ANSWERED, OUTCOMES, RINGING, T0, Row, S, calls_of, closed, host, one, row, rows, seconds, send
 
-from rokuon.sniffer.attempt import MESSAGES
 from rokuon.sniffer.call import CallClosed, CallTracker, ClaimAdded, ClaimEnded
 from rokuon.sniffer.model import Call
+from rokuon.sniffer.noting import MESSAGES
 
 BY_CALLER = ANSWERED + "9 A>B BYE 2\n9.1 B>A 200 2 of=BYE"
 
@@ -162,7 +162,7 @@ def test_forked_responses_are_no_copies() -> None:
     call = one("0 A>P INVITE 1 sdp=A:1000\n1 P>A 180 1 tag=x\n1.01 P>A 180 1 tag=y\n2 P>A 200 1 tag=x sdp=P:2000\n"
                "2.01 P>A 200 1 tag=y sdp=P:2002\n2.02 P>A 200 1 tag=y sdp=P:2002\n9 A>P BYE 2 tag=x")
     assert [m.first_line for m in call.messages].count("SIP/2.0 200 X") == 2
-    assert call.anomalies == {"message-copies": 1}
+    assert call.anomalies == {"message-copies": 1, "answer-not-acknowledged": 1}
     assert [leg.to_tag for leg in call.legs] == ["x", "y"]
 
 
