@@ -272,7 +272,7 @@ class Attempt(Legs):
             elif dialog is None or dialog is first:
                 call.anomalies["branches-dropped"] += 1
                 return
-        elif first.status is None and first.state is State.CONFIRMED:  # its ACK was captured first
+        elif first.status is None and "answer-not-captured" in call.anomalies:  # its ACK was captured first
             leg = call.legs[0]
             first.status = leg.sip_status = call.sip_status = message.status
             leg.answer_ns = call.answer_ns = time_ns
