@@ -25,7 +25,8 @@ REASON = (missing() or next((f"no {path.name} here" for path in (MAKE_LOAD, FACT
           or ("" if shutil.which("tcpdump") else "no tcpdump here"))
 pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
 LOADS = {
-    "hard": "--calls 20 --seconds 4 --spread 1.5 --mixed --loss 0.01 --duplicate 0.01 --reorder 0.01 --vlan 100 --ipv6 0.3 --seed 5",
+    "hard": "--calls 20 --seconds 4 --spread 1.5 --mixed --loss 0.01 --duplicate 0.01 --reorder 0.01 --vlan 100 "
+            "--ipv6 0.3 --seed 5",
     "legs": "--calls 12 --seconds 5 --spread 1.5 --legs 2 --mixed --loss 0.01 --seed 3"}
 
 
