@@ -6,7 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import duckdb
 
 from rokuon.store.database import open_index
 from rokuon.store.layout import Layout
@@ -20,15 +23,22 @@ UNANSWERED = ("cancelled", "busy", "no-answer", "failed")
 """States of calls that rang, or should have, and that nobody took."""
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-LOCAL: dict[str, tuple[Callable[[datetime], str], Iterable[str]]] = {
-    "hour": (lambda time: f"{time.hour:02}", [f"{hour:02}" for hour in range(24)]),
-    "day": (lambda time: time.date().isoformat(), ()),
-    "weekday": (lambda time: WEEKDAYS[time.weekday()], WEEKDAYS),
-}
-"""What a local time counts for, and the buckets that are there also when nothing is in them, in order."""
+DAY_0 = date(1970, 1, 1)
+DAY = "date_diff('day', DATE '1970-01-01', CAST({} AS DATE))"
+DAY_S = 86400
 
-QUARTER_S = 900
-"""Seconds: no zone's offset from UTC since 1972 is anything but a multiple of this."""
+
+def day_named(day: int) -> str:
+    """A day since 1970 as ISO 8601 has it; at the ends of the calendar the last that it has."""
+    return (DAY_0 + timedelta(min(max(day, (date.min - DAY_0).days), (date.max - DAY_0).days))).isoformat()
+
+
+LOCAL: dict[str, tuple[str, Callable[[int], str], Iterable[str]]] = {
+    "hour": ("hour(local)", lambda hour: f"{hour:02}", [f"{hour:02}" for hour in range(24)]),
+    "day": (DAY.format("local"), day_named, ()),
+    "weekday": ("isodow(local)", lambda day: WEEKDAYS[day - 1], WEEKDAYS),
+}
+"""What a local time counts for, how that is called, and the buckets that are there also when nothing is in them, in order."""
 NUMBER = "coalesce({side}_e164, nullif({side}_plain, ''))"
 """A number however it was signalled."""
 SHOWN = "nullif({side}_plain, '')"
@@ -36,6 +46,17 @@ CODECS = "nullif(array_to_string(list_sort(list_distinct(string_split(replace(co
 MOST_LINES = 100_000
 """Numbers, codecs: there may be millions, as anybody can call from any number."""
 COUNTED = "state, duration_s, audio_bytes, mos"
+SUMS = """count(*) AS calls, coalesce(sum(try_cast(1e6 * duration_s AS BIGINT)), 0), coalesce(sum(audio_bytes), 0),
+          coalesce(sum(mos), 0.0), count(mos)"""
+STATE_COUNTS = ", ".join(f"count(*) FILTER (state = '{state}')" for state in STATES)
+
+DAYS = f"SELECT DISTINCT {DAY.format('start_time')} FROM calls WHERE start_time IS NOT NULL AND {{where}}"
+BY_LOCAL_TIME = f"""
+    WITH days AS (SELECT unnest($days::BIGINT[]) AS day, unnest($changes::BIGINT[]) AS change,
+                         unnest($befores::BIGINT[]) AS before, unnest($afters::BIGINT[]) AS after),
+         placed AS (SELECT start_time + to_seconds(if(epoch(start_time) < change, before, after)) AS local, {COUNTED}
+                    FROM calls LEFT JOIN days ON {DAY.format('start_time')} = day WHERE {{where}})
+    SELECT {{key}} AS key, state, {SUMS} FROM placed GROUP BY ALL"""
 
 
 def sides(*names: str) -> str:
@@ -48,7 +69,7 @@ def each(key: str) -> str:
 
 
 KEYED = {"state": each("state"), "codec": each(CODECS), "number": sides("caller", "callee"), "caller": sides("caller"),
-         "callee": sides("callee")} | dict.fromkeys(LOCAL, each(f"epoch_us(start_time) // {QUARTER_S * 1_000_000}"))
+         "callee": sides("callee")}
 KINDS = ("hour", "day", "weekday", "number", "caller", "callee", "codec", "state")
 """What calls can be counted by."""
 
@@ -115,48 +136,63 @@ def count_calls(layout: Layout, which: CallFilter, by: str, region: str | None =
     ValueError where a number of the filter is none, StoreError.
     """
     where, given = conditions(which, region or default_region())
-    limit = "" if by in LOCAL else f" LIMIT {min(MOST_LINES if most is None else most, MOST_LINES) + 1}"
-    states = ", ".join(f"count(*) FILTER (state = '{state}')" for state in STATES)
     with open_index(layout.index) as db, told():
+        if by in LOCAL:
+            found = by_local_time(db, by, where, given)
+            total = Bucket(None)
+            for bucket in found:
+                total.add(bucket)
+            found = chosen(found, most)
+            return Statistics(total.calls, found, rest(total, found), total)
         row = db.execute(f"SELECT count(*) FROM calls WHERE {where}", given).fetchone()
-        rows = db.execute(f"""
-            WITH chosen AS (SELECT * FROM calls WHERE {where}), keyed AS ({KEYED[by]})
-            SELECT grouping(key) = 1, key, max(shown), count(*) AS calls, coalesce(sum(try_cast(1e6 * duration_s AS BIGINT)), 0),
-                   coalesce(sum(audio_bytes), 0), coalesce(sum(mos), 0.0), count(mos), {states}
-            FROM keyed GROUP BY GROUPING SETS ((key), ())
-            ORDER BY grouping(key) DESC, calls DESC, key{limit}""", given).fetchall()
-    total, found = Bucket(None), []
-    for whole, key, shown, calls, talk_us, audio_bytes, mos_sum, mos_calls, *counts in rows:
-        bucket = Bucket(shown or key, calls, dict(zip(STATES, counts, strict=True)), int(talk_us), int(audio_bytes), mos_sum,
-                        mos_calls)
-        if whole:
-            total = bucket
-        else:
-            found.append(bucket)
-    if by in LOCAL:
-        found = chosen(local(found, by), most)
+        keyed = f"WITH chosen AS (SELECT * FROM calls WHERE {where}), keyed AS ({KEYED[by]})"
+        whole = db.execute(f"{keyed} SELECT NULL, {SUMS}, {STATE_COUNTS} FROM keyed", given).fetchall()
+        rows = db.execute(f"""{keyed} SELECT coalesce(max(shown), key), {SUMS}, {STATE_COUNTS} FROM keyed GROUP BY key
+            ORDER BY calls DESC, key LIMIT {min(MOST_LINES if most is None else most, MOST_LINES)}""", given).fetchall()
+    (total,), found = map(of_row, whole), list(map(of_row, rows))
     return Statistics(row[0] if row else 0, found, rest(total, found), total)
 
 
-def local(quarters: list[Bucket], by: str) -> list[Bucket]:
-    """Buckets of quarters of an hour since 1970 as those of local time, in its order."""
-    name, always = LOCAL[by]
-    merged: dict[str | None, Bucket] = {key: Bucket(key) for key in always} if quarters else {}
-    for quarter in quarters:
-        key = None if quarter.key is None else name(here(int(quarter.key) * QUARTER_S))
-        merged.setdefault(key, Bucket(key)).add(quarter)
-    if always:
-        return list(merged.values())
-    return [merged[key] for key in sorted(merged, key=lambda key: key or "")]
+def of_row(row: tuple[Any, ...]) -> Bucket:
+    key, calls, talk_us, audio_bytes, mos_sum, mos_calls, *counts = row
+    return Bucket(key, calls, dict(zip(STATES, counts, strict=True)), int(talk_us), int(audio_bytes), mos_sum, mos_calls)
 
 
-def here(seconds: int) -> datetime:
-    """Seconds since 1970 as local time; as UTC at the ends of the calendar."""
-    time = datetime.fromtimestamp(seconds, UTC)
+def by_local_time(db: duckdb.DuckDBPyConnection, by: str, where: str, given: dict[str, Any]) -> list[Bucket]:
+    """Buckets by local time, in its order. The zone's offset is asked for each day on which calls began, not for each call."""
+    days = [day for (day,) in db.execute(DAYS.format(where=where), given).fetchall()]
+    changes, befores, afters = zip(*map(offsets, days), strict=True) if days else ((), (), ())
+    zone = {"days": days, "changes": list(changes), "befores": list(befores), "afters": list(afters)}
+    key, name, always = LOCAL[by]
+    rows = db.execute(BY_LOCAL_TIME.format(where=where, key=key), given | zone).fetchall()
+    merged: dict[str | None, Bucket] = {bucket: Bucket(bucket) for bucket in always} if rows else {}
+    for value, state, calls, talk_us, audio_bytes, mos_sum, mos_calls in sorted(rows, key=lambda row: (row[0] is None, row[0])):
+        named = None if value is None else name(value)
+        counts = dict.fromkeys(STATES, 0) | ({state: calls} if state in STATES else {})
+        some = Bucket(named, calls, counts, int(talk_us), int(audio_bytes), mos_sum, mos_calls)
+        merged.setdefault(named, Bucket(named)).add(some)
+    return list(merged.values())
+
+
+def offsets(day: int) -> tuple[int, int, int]:
+    """The second since 1970 at which the local zone's offset from UTC changes on this day since 1970 (UTC), and the offsets, in
+    seconds, before it and from it on. A day on which it changes more than once is taken for one on which it does once.
+    """
+    first, behind = day * DAY_S, (day + 1) * DAY_S
+    before, after = offset(first), offset(behind - 1)
+    while before != after and behind - first > 1:
+        middle = (first + behind) // 2
+        first, behind = (middle, behind) if offset(middle) == before else (first, middle)
+    return behind, before, after
+
+
+def offset(seconds: int) -> int:
+    """The local zone's offset from UTC, in seconds, that long after 1970; 0 at the ends of the calendar."""
     try:
-        return time.astimezone()
+        local = datetime.fromtimestamp(seconds, UTC).astimezone().utcoffset()
     except (OverflowError, ValueError):
-        return time
+        return 0
+    return round(local.total_seconds()) if local else 0
 
 
 def chosen(buckets: list[Bucket], most: int | None) -> list[Bucket]:
