@@ -15,6 +15,7 @@ from rokuon.sniffer.sip_headers import (
     canonical_name,
     clean,
     decode,
+    escaped_jis,
     name_addr,
     parameter,
     split_list,
@@ -32,8 +33,9 @@ _MAX_PARTS = 16
 _MAX_DEPTH = 3
 _PADDING = b"\r\n\0 \t"
 
-_BEGINS = re.compile(rb"[\r\n\x00]{0,64}+(?:SIP/2\.0 ++[1-6][0-9][0-9](?![0-9])|(?:%s) ++(?=[^\r\n ])|"
-                     rb"[!%%'*+\-.0-9A-Z_`a-z~]{1,64}+ (?=sips?:|tel:)([^\r\n ]++)(?= SIP/2\.0))" % "|".join(METHODS).encode())
+_BEGINS = re.compile(rb"[\r\n\x00]{0,64}+(?:(?i:SIP)/2\.0 ++[1-6][0-9][0-9](?![0-9])|(?:%s) ++(?=[^\r\n ])|"
+                     rb"[!%%'*+\-.0-9A-Z_`a-z~]{1,64}+ (?=sips?:|tel:)([^\r\n ]++)(?= (?i:SIP)/2\.0))"
+                     % "|".join(METHODS).encode())
 _METHOD = re.compile(r"[!%'*+\-.0-9A-Z_`a-z~]{1,64}")
 _BRANCH = re.compile(r";[ \t]*+branch[ \t]*+=[ \t]*+([^ \t;,]++)", re.IGNORECASE)
 _COOKIE = "z9hG4bK"
@@ -59,10 +61,10 @@ def looks_like_sip(data: bytes) -> bool:
     match = _BEGINS.match(data)
     if match is None:
         return False
-    if data[match.start():match.end()].lstrip(_PADDING).startswith(b"SIP/") or match[1]:
+    if data[match.start():match.end()].lstrip(_PADDING)[:4].upper() == b"SIP/" or match[1]:
         return True
     end = data.find(b"\n", match.end(), match.end() + 8192)
-    return end < 0 or data.rfind(b" SIP/", match.end(), end) >= 0
+    return end < 0 or data[match.end():end].upper().rfind(b" SIP/") >= 0
 
 
 def parse(data: bytes, *, strict_length: bool = False) -> SipMessage:
@@ -145,8 +147,7 @@ def _start_line(line: str, anomalies: list[str]) -> tuple[str, int, str, str]:
     """Method, status, reason and Request-URI; of a response the first and last are ""."""
     if line[:4].upper() == "SIP/":
         version, _, rest = line.partition(" ")
-        if version.upper() != "SIP/2.0":
-            raise SipError("sip-version")
+        _check_version(version, anomalies)
         if rest[:1] == " ":
             anomalies.append("sip-start-line-spaces")
             rest = rest.lstrip()
@@ -158,8 +159,7 @@ def _start_line(line: str, anomalies: list[str]) -> tuple[str, int, str, str]:
     uri, space, version = rest.rpartition(" ")
     if not space or not _METHOD.fullmatch(method) or version[:4].upper() != "SIP/":
         raise SipError("sip-start-line")
-    if version.upper() != "SIP/2.0":
-        raise SipError("sip-version")
+    _check_version(version, anomalies)
     if uri[:1] == " " or uri[-1:] == " ":
         anomalies.append("sip-start-line-spaces")
         uri = uri.strip()
@@ -167,6 +167,13 @@ def _start_line(line: str, anomalies: list[str]) -> tuple[str, int, str, str]:
         anomalies.append("sip-request-uri")
         uri = uri.strip("<>")
     return method, 0, "", uri[:MAX_URI]
+
+
+def _check_version(version: str, anomalies: list[str]) -> None:
+    if version != "SIP/2.0":
+        if version.upper() != "SIP/2.0":
+            raise SipError("sip-version")
+        anomalies.append("sip-version-case")  # understood, but never to be sent (section 7.1)
 
 
 def _is_odd(uri: str) -> bool:
@@ -194,6 +201,8 @@ def _headers(text: str, plain: bool, anomalies: list[str]) -> dict[str, tuple[st
         if not plain and not value.isascii():
             value = decode(value.encode("latin-1"))
         value = value.strip()
+        if "\x1b" in value and plain:
+            value = escaped_jis(value)
         if not value.isprintable() and (safe := clean(value)) != value:
             if "\ufffd" in safe:
                 anomalies.append("sip-control-characters")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
+from rokuon.sniffer.charsets import decode, escaped_jis, unescaped_name
 from rokuon.sniffer.model import NameAddr
 
-__all__ = ["LISTS", "MAX_NAME", "MAX_URI", "MAX_VALUE", "NAMES", "canonical_name", "clean", "decode", "name_addr", "parameter",
-           "split_list"]
+__all__ = ["LISTS", "MAX_NAME", "MAX_URI", "MAX_VALUE", "NAMES", "canonical_name", "clean", "decode", "escaped_jis", "name_addr",
+           "parameter", "split_list"]
 
 MAX_VALUE = 4096
 MAX_NAME = 256
@@ -72,44 +73,6 @@ def clean(text: str) -> str:
     return _UNPRINTABLE.sub("\ufffd", text.replace("\t", " "))
 
 
-def decode(data: bytes) -> str:
-    """Text that says nothing of its encoding: UTF-8, else what is likelier of CP932, EUC-JP and Latin-1; never raises.
-
-    UTF-8 that was cut within a character (devices bound names by bytes) is still UTF-8. Latin-1 is taken where each
-    letter beyond ASCII stands alone within a word. CP932 goes before EUC-JP, unless it reads as half-width kana that no
-    word is made of: that is what EUC-JP looks like.
-    """
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        pass
-    text = data.decode("utf-8", "replace")
-    if text.count("\ufffd") == 1 and any(c > "\u07ff" for c in text if c != "\ufffd"):
-        return text
-    if not re.search(rb"[\x80-\xbf]|[\xc0-\xff]{2}", data) and re.search(rb"[A-Za-z][\xc0-\xff]|[\xc0-\xff][A-Za-z]", data):
-        return data.decode("latin-1")
-    cp932, euc_jp = _strictly(data, "cp932"), _strictly(data, "euc_jp")
-    if cp932 is not None and (euc_jp is None or not _NO_KANA_WORD.search(cp932)):
-        return cp932
-    if euc_jp is not None:
-        return euc_jp
-    return data.decode("latin-1") if not re.search(rb"[\x80-\x9f]", data) else text
-
-
-# Half-width: brackets and commas that begin or fill a word, voicing marks after what has no voice, small letters and the
-# long sound at a word's beginning, and half-width kana that touch full-width letters.
-_NO_KANA_WORD = re.compile("[\uff61-\uff64\uff65](?=[\uff61-\uff9f])|[\uff61-\uff64]$|"
-                           "(?<![\uff66-\uff9f])[\uff67-\uff70\uff9e\uff9f]|(?<![\uff73\uff76-\uff84\uff8a-\uff8e])\uff9e|(?<![\uff8a-\uff8e])\uff9f|"
-                           "[\uff66-\uff9f](?=[\u3041-\u30fe\u4e00-\u9fff])|(?<=[\u3041-\u30fe\u4e00-\u9fff])[\uff66-\uff9f]")
-
-
-def _strictly(data: bytes, encoding: str) -> str | None:
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        return None
-
-
 def split_list(value: str, limit: int = 64) -> list[str]:
     """The values that stand in one line, parted at commas outside of quotes and angle brackets; empty ones left out.
 
@@ -136,7 +99,8 @@ def name_addr(value: str, anomalies: list[str] | None = None) -> NameAddr:
 
     Without angle brackets, what follows the first semicolon belongs to the header field. A quote or bracket that is
     never closed is forgiven. Name, URI and tag are bounded to `MAX_NAME`, `MAX_URI` and 256 characters. What was forgiven is
-    appended to `anomalies`: "sip-bad-display-name" (neither tokens nor quoted), "sip-bad-uri", "sip-stray-separators".
+    appended to `anomalies`: "sip-bad-display-name" (neither tokens nor quoted), "sip-bad-uri", "sip-bad-tag",
+    "sip-stray-separators".
     """
     odd = [] if anomalies is None else anomalies
     match = _NAME_ADDR.match(value)
@@ -153,7 +117,7 @@ def name_addr(value: str, anomalies: list[str] | None = None) -> NameAddr:
         if bracket:  # an unbalanced quote, or no ">"
             odd.append("sip-bad-uri" if ">" not in uri else "sip-bad-display-name")
             uri, _, rest = uri.partition(">") if ">" in uri else uri.partition(";")
-            name = name.strip(' \t"')
+            name = name.strip(' \t"\\')
         else:
             name, (uri, _, rest) = "", value.partition(";")
             if "?" in uri or "," in uri or " " in uri.strip():  # RFC 3261 section 20: such a URI stands in angle brackets
@@ -166,6 +130,10 @@ def name_addr(value: str, anomalies: list[str] | None = None) -> NameAddr:
         found = _TAG.search(rest)
         if found is not None:
             tag = found[1][:_MAX_PARAMETER] if rest.find('"', 0, found.start()) < 0 else parameter(rest, "tag")
+        elif '"' in rest and (tag := parameter(rest, "tag")):
+            odd.append("sip-bad-tag")  # in quotes: no token (section 25.1)
+    if "=?" in name or "%" in name:
+        name = clean(unescaped_name(name))
     return NameAddr(name.strip()[:MAX_NAME], uri.strip()[:MAX_URI], tag)
 
 
