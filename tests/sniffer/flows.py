@@ -1,6 +1,6 @@
 """SIP flows as tables: time in seconds, who sends to whom, method or status, CSeq number, options.
 
-Hosts are letters; the messages are real text, read by the real parser. Options: `sdp=HOST:PORT[/direction]` (`0:` for c=0.0.0.0,
+Hosts are letters; the messages are real text, read by the real parser. Options: `sdp=HOST:PORT[/direction or image]` (`0:` for c=0.0.0.0,
 several sections parted by commas), `fmt=8,97:iLBC/8000` (the formats of all sections), `by=callee` (the callee sent the request),
 `tag=T` (the callee's; `-`: none), `of=METHOD` (of a response), `from=T`, `id=CALL-ID`, `vlan=N`, `like=METHOD` (has that
 request's branch), `hdr=NAME:_VALUE|NAME:_VALUE`, `to=USER`.
@@ -41,6 +41,9 @@ def sdp_text(value: str, version: str, formats: str = "8,101:telephone-event/800
         where, _, direction = section.partition("/")
         letter, _, port = where.partition(":")
         address = "0.0.0.0" if letter == "0" else letter if len(letter) > 1 else host(letter).address  # noqa: S104
+        if direction == "image":
+            text += f"m=image {port} udptl t38\r\nc=IN IP4 {address}\r\n"
+            continue
         text += f"m=audio {port} RTP/AVP {' '.join(numbers)}\r\nc=IN IP4 {address}\r\n{maps}a={direction or 'sendrecv'}\r\n"
     return text
 

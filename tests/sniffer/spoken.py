@@ -33,8 +33,20 @@ BLOCKS = {
     "@talk": ["0 A>B INVITE 1 sdp=A:1000", "0.1 B>A 180 1", "2 B>A 200 1 sdp=B:2000", "2.1 A>B ACK 1"],
     "@bye": ["9 A>B BYE 8", "9.1 B>A 200 8 of=BYE"],
 }
+_COMPACT = {b"Via": b"v", b"From": b"f", b"To": b"t", b"Call-ID": b"i", b"Content-Type": b"c", b"Content-Length": b"l"}
 MANNERS: Mapping[str, Callable[[bytes], bytes]] = {
     "": lambda text: text,
+    "quoted tags": lambda text: re.sub(rb";tag=(\w+)", rb';tag="\1"', text),
+    "no tags": lambda text: re.sub(rb";tag=\w+", b"", text),
+    "small version": lambda text: text.replace(b"SIP/2.0", b"sip/2.0"),
+    "spaces before colons": lambda text: re.sub(rb"(?m)^([A-Z][\w-]+):", rb"\1 \t:", text),
+    "capitals": lambda text: re.sub(rb"(?m)^[A-Z][\w-]+:", lambda name: name[0].swapcase(), text),
+    "compact": lambda text: re.sub(rb"(?m)^(Via|From|To|Call-ID|Content-Type|Content-Length):", lambda name: _COMPACT[name[1]] + b":",
+                                   text),
+    "folded": lambda text: text.replace(b": ", b":\r\n \t").replace(b";", b"\r\n ;"),
+    "line feeds": lambda text: re.sub(rb"\A.*?\r\n\r\n", lambda head: head[0].replace(b"\r\n", b"\n"), text, flags=re.DOTALL),
+    "no reasons": lambda text: re.sub(rb"\A(SIP/2.0 \d+) X", rb"\1 ", text),
+    "no branches": lambda text: re.sub(rb";branch=[^\r]+", b"", text),
 }
 
 
@@ -66,11 +78,11 @@ def _case(block: str) -> Case:
     name, _, rfc = head.removesuffix("]").rpartition(" [")
     case = Case(name, rfc, does)
     for line in lines:
-        key, _, value = line.partition(": ")
+        key, _, value = map(str.strip, line.partition(": " if ": " in line else ":"))
         if key == "call":
             case.calls.append(value)
         elif key in FACTS:
-            case.facts[key] = value.split(", ")
+            case.facts[key] = value.split(", ") if value else []
         elif key == "odd":
             case.odd = {name: int(count) for name, _, count in (part.partition("=") for part in value.split(", "))}
         elif key == "as":

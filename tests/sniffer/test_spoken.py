@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 from tests.sniffer.spoken import FACTS, calls_of, outcome, read
 
+from rokuon.sniffer.sip import looks_like_sip
+
 SECTIONS = read()
 CASES = {case.name: case for cases in SECTIONS.values() for case in cases}
 
@@ -22,4 +24,11 @@ def test_case(name: str) -> None:
 
 
 def test_names_are_unique() -> None:
-    assert len(CASES) == sum(map(len, SECTIONS.values())) >= 50
+    assert len(CASES) == sum(map(len, SECTIONS.values())) >= 100
+
+
+@pytest.mark.parametrize("text", [b"INVITE sip:200@pbx sip/2.0\r\n", b"sip/2.0 180 X\r\n", b"NOVEL sip:200@pbx Sip/2.0\r\n"])
+def test_version_in_small_letters(text: bytes) -> None:
+    """RFC 3261 section 7.1: its case does not matter."""
+    assert looks_like_sip(text)
+    assert not looks_like_sip(text.replace(b"ip/2.0", b"mtp"))
