@@ -57,14 +57,15 @@ class _Section:
 
 @lru_cache(maxsize=4096)
 def canonical_address(text: str) -> str:
-    """The canonical text of an IP address (brackets and a multicast "/ttl" taken off); what is none, a host name, as it stands.
+    """The canonical text of an IP address (brackets, a multicast "/ttl" and a "%zone", which is its sender's own affair, taken
+    off: RFC 4007 section 11); what is none, a host name, as it stands.
 
     At most 255 characters, all of them printable. "" where nothing is left. An IPv4 address that is mapped into IPv6 becomes the
     IPv4 address: packets have that one.
     """
     text = text.partition("/")[0].strip("[] \t")[:_MAX_VALUE]
     try:
-        address = ip_address(text)
+        address = ip_address(text.partition("%")[0])
         return str(getattr(address, "ipv4_mapped", None) or address)  # RFC 4291 2.5.5.2: a host that speaks IPv4
     except ValueError:
         return _UNPRINTABLE.sub("\ufffd", text)
