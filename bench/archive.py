@@ -45,7 +45,8 @@ CREATE TEMP MACRO of_pool(n, k, size) AS CAST(floor(pow(chance(n, k), 2.5) * siz
 CREATE TEMP MACRO base32(h) AS list_aggregate(list_transform(range(8),
     lambda k: substr('abcdefghijklmnopqrstuvwxyz234567', CAST((h >> (5 * k)) & 31 AS INTEGER) + 1, 1)), 'string_agg', '');
 """
-# Ten calls: 4 from outside, 4 to outside, 2 within; parties are few and often the same, as telephones are.
+# Ten calls: 4 from outside, 4 to outside with the company's number in a further header field, 2 within; parties are few and
+# often the same, as telephones are.
 DRAWN = """
 CREATE OR REPLACE TEMP TABLE drawn AS
 WITH times AS (
@@ -72,7 +73,7 @@ SELECT d.n, strftime(start_time, '%Y%m%dT%H%M%SZ-') || base32(hash(d.n * 64 + 11
        state IN ('answered', 'rtp-only') AS heard, state = 'answered' AS answered,
        start_time + to_microseconds(CAST(1e6 * ringing AS BIGINT)) AS answer_time,
        start_time + to_microseconds(CAST(1e6 * (ringing + if(state IN ('answered', 'rtp-only'), talk, 0)) AS BIGINT)) AS end_time,
-       ringing, talk, luck, r AS caller, e AS callee
+       ringing, talk, luck, way, r AS caller, e AS callee
 FROM picked d JOIN parties r ON r.kind = d.caller_kind AND r.n = d.caller_n
               JOIN parties e ON e.kind = d.callee_kind AND e.n = d.callee_n
 """
@@ -97,13 +98,15 @@ SELECT id, 1 AS revision, state,
        if(heard, NULL, if(state = 'excluded', 'excluded by a rule', 'no media')) AS audio_reason, 'eth1' AS interface,
        caller.e164 AS caller_e164, callee.e164 AS callee_e164, caller.plain AS caller_plain, callee.plain AS callee_plain,
        caller.folded AS caller_folded, callee.folded AS callee_folded,
-       if(luck < 0.02, '要確認' || if(luck < 0.001, chr(10) || '折り返し済み', ''), NULL) AS words
+       nullif(concat_ws(chr(10), if(way >= 0.4 AND way < 0.8, '< +813120' || caller.number, NULL),
+                        if(luck < 0.02, '要確認', NULL), if(luck < 0.001, '折り返し済み', NULL)), '') AS words
 FROM drawn ORDER BY n""", """
 INSERT INTO legs BY NAME
 SELECT id, leg, md5(CAST(n * 2 + leg AS VARCHAR)) || '@pbx.example' AS call_id,
        substr(md5(CAST(n * 2 + leg + 0.5 AS VARCHAR)), 1, 10) AS from_tag,
        if(answered, substr(md5(CAST(n * 2 + leg + 0.25 AS VARCHAR)), 1, 10), '') AS to_tag, caller.number AS caller_number,
-       callee.number AS callee_number, start_time, if(answered, answer_time, NULL) AS answer_time, end_time, end_time AS last_time,
+       callee.number AS callee_number,
+       start_time, if(answered, answer_time, NULL) AS answer_time, end_time, end_time AS last_time,
        if(answered, 200, 480) AS sip_status, if(leg = 0, NULL, 'transfer') AS linked_by
 FROM drawn, (SELECT unnest([0, 1]) AS leg) WHERE state <> 'rtp-only' AND (leg = 0 OR luck < 0.1) ORDER BY n, leg""", """
 INSERT INTO streams BY NAME
@@ -119,7 +122,8 @@ SELECT id, side AS stream, 0 AS leg, if(side = 0, 'caller', 'callee') AS directi
        if(codec = 'opus', NULL, round(4.41 - if(side = 0, lost / 60, 0), 2)) AS mos
 FROM drawn, (SELECT unnest([0, 1]) AS side) WHERE heard ORDER BY n, side""", """
 INSERT INTO events BY NAME
-SELECT id, event, answer_time + to_seconds(event + 1) AS time, if(luck < 0.1, 'dtmf', if(event % 2 = 0, 'hold', 'resume')) AS type,
+SELECT id, event, answer_time + to_seconds(event + 1) AS time,
+       if(luck < 0.1, 'dtmf', if(event % 2 = 0, 'hold', 'resume')) AS type,
        'caller' AS side, NULL AS detail
 FROM drawn, (SELECT unnest([0, 1, 2, 3]) AS event)
 WHERE answered AND luck < 0.15 AND (luck < 0.1 OR event < 2) ORDER BY n, event""", """
@@ -178,7 +182,8 @@ def slots(calls: int) -> list[tuple[int, int, datetime]]:
         before += weight
         if behind > first:
             made.append((first, behind, start))
-    return made
+    first, _, start = made.pop()
+    return [*made, (first, calls, start)]  # whatever sums of fractions come to
 
 
 def rows_in(db: duckdb.DuckDBPyConnection, table: str, rows: list[Any]) -> None:
