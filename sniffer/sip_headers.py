@@ -117,7 +117,7 @@ def name_addr(value: str, anomalies: list[str] | None = None) -> NameAddr:
         if bracket:  # an unbalanced quote, or no ">"
             odd.append("sip-bad-uri" if ">" not in uri else "sip-bad-display-name")
             uri, _, rest = uri.partition(">") if ">" in uri else uri.partition(";")
-            name = name.strip(' \t"\\')
+            name = _ESCAPED.sub(r"\1", name).strip(' \t"\\')
         else:
             name, (uri, _, rest) = "", value.partition(";")
             if "?" in uri or "," in uri or " " in uri.strip():  # RFC 3261 section 20: such a URI stands in angle brackets
