@@ -180,7 +180,7 @@ def _harm(packets: list[Packet], may: list[int], chance: random.Random, harmed: 
         packets[at] = old._replace(data=old.data)
         packets += [old] * chance.choice((1, 1, 3, 50))
     elif what == "move":
-        packets[at] = old._replace(time_ns=max(0, old.time_ns + chance.randrange(-10 * SECOND, 10 * SECOND)))
+        packets[at] = old._replace(time_ns=min(max(0, old.time_ns + chance.randrange(-10 * SECOND, 10 * SECOND)), LATEST))
     elif what == "time":
         year = 365 * 86_400 * SECOND
         time_ns = chance.choice((0, LATEST, old.time_ns + year, old.time_ns - year, old.time_ns + 86_400 * SECOND,
