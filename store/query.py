@@ -19,6 +19,7 @@ from rokuon.store.errors import AmbiguousCallError, NoSuchCallError, StoreError
 from rokuon.store.layout import Layout
 from rokuon.store.names import fold, parts_of
 from rokuon.store.numbers import Wanted, default_region, wanted
+from rokuon.store.suggest import BEGINNING, LAST_PART
 
 __all__ = ["COLUMNS", "SORTS", "CallFilter", "CallRow", "Result", "ask", "find", "list_calls", "resolve", "save",
            "state_counts"]
@@ -97,6 +98,10 @@ SELECTED = ", ".join({"start": "start_time", "answer": "answer_time", "end": "en
 TAGS = """SELECT id, list(value ORDER BY annotation) FROM annotations
           WHERE kind = 'tag' AND id IN (SELECT unnest(?::VARCHAR[])) GROUP BY id"""
 MARKS = {"caller": "<", "callee": ">"}
+NAMED = """
+    SELECT id FROM calls WHERE {id}
+    UNION SELECT id FROM annotations WHERE kind = 'also-known-as' AND ({value})
+    ORDER BY id LIMIT 4"""
 FOLDED = ("caller_folded", "callee_folded", "words")
 RAW = ("caller_number", "callee_number", "caller_uri", "callee_uri", "caller_plain", "callee_plain")
 
@@ -198,7 +203,8 @@ def find(layout: Layout, which: CallFilter, region: str | None = None) -> list[s
 
 
 def resolve(layout: Layout, name: str) -> str:
-    """The id of the one call that `name` names: `last`, or the beginning of its id or of the id's last part.
+    """The id of the one call that `name` names: `last`, or the beginning of its id or of the id's last part; also of an id that
+    it had before it was made one with another.
 
     Raises NoSuchCallError or AmbiguousCallError.
     """
@@ -207,13 +213,20 @@ def resolve(layout: Layout, name: str) -> str:
         if not newest:
             raise NoSuchCallError("no call is recorded yet")
         return newest[0]
-    prefix = name.lower()
+    typed = name.lower()
+    tests: list[str] = []
+    given: dict[str, str] = {}
+    if typed and BEGINNING.fullmatch(typed):
+        tests.append("({0} >= $beginning AND {0} < $beginning || '~')")  # a range: zone maps leave out most of an archive
+        given["beginning"] = typed[:17].upper() + typed[17:]
+    if LAST_PART.fullmatch(typed):
+        tests.append("contains({0}, '-' || $last_part)")  # an id has one hyphen
+        given["last_part"] = typed
     ids: list[str] = []
-    if prefix:
+    if tests:
         with open_index(layout.index) as db:
-            rows = db.execute("SELECT id FROM calls WHERE starts_with(id, ?) OR starts_with(id[18:], ?) ORDER BY id LIMIT 4",
-                              [prefix[:17].upper() + prefix[17:], prefix]).fetchall()
-        ids = [i for (i,) in rows]
+            asked = NAMED.format(**{column: " OR ".join(tests).format(column) for column in ("id", "value")})
+            ids = [i for (i,) in db.execute(asked, given).fetchall()]
     if not ids:
         raise NoSuchCallError(f"no call {name!r:.60}")
     if len(ids) > 1:

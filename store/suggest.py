@@ -14,14 +14,16 @@ import duckdb
 from rokuon.store.database import open_index
 from rokuon.store.layout import Layout
 
-__all__ = ["Suggested", "suggest"]
+__all__ = ["BEGINNING", "LAST_PART", "Suggested", "suggest"]
 
 PATIENCE_S = 0.15
 """Longer than a recorder's commit takes, shorter than is felt."""
 LIMIT_S = 0.5
 """What looks through an archive of any size gives up then."""
 BEGINNING = re.compile(r"[0-9tzTZ]{0,16}(-[a-z2-7]{0,8})?", re.ASCII)
+"""What an id may begin with, in small letters or as it is."""
 LAST_PART = re.compile(r"[a-z2-7]{1,8}", re.ASCII)
+"""What its last part may begin with."""
 
 SHOWN = "id, start_time, state, caller_number, caller_name, callee_number, callee_name"
 NEWEST_FIRST = "ORDER BY start_time DESC NULLS LAST, id DESC"
