@@ -21,10 +21,10 @@ MOST = 8
 """Values of one header field that are looked at."""
 _LONGEST = 256
 _BY_NAME = {
-    **dict.fromkeys(("anonymous", "reject by user", "anonymous caller", "非通知", "非通知設定"), "by-caller"),
-    **dict.fromkeys(("coin line/payphone", "payphone", "公衆電話"), "payphone"),
+    **dict.fromkeys(("anonymous", "reject by user", "anonymous caller", "非通知", "非通知設定", "ヒツウチ"), "by-caller"),
+    **dict.fromkeys(("coin line/payphone", "payphone", "公衆電話", "コウシュウデンワ", "コウシユウデンワ"), "payphone"),
     **dict.fromkeys(("interaction with other service", "サービス競合"), "service-conflict"),
-    **dict.fromkeys(("表示圏外", "通知不可能", "通知不可"), "unavailable"),
+    **dict.fromkeys(("表示圏外", "通知不可能", "通知不可", "ヒョウジケンガイ", "ヒヨウジケンガイ", "ツウチフカノウ"), "unavailable"),
 }
 """Words that no party has for its name: they say why there is no number, even where there is one."""
 _BY_WORD = _BY_NAME | {
@@ -111,7 +111,7 @@ def reason_in(identity: Identity) -> str:
 
 def reason_for(word: str) -> str:
     """Why a number is not shown, where a word stands in its place: "Anonymous", "非通知"; "" for any other word."""
-    return _BY_WORD.get(word.casefold().strip(), "")
+    return _BY_WORD.get(_folded(word), "")
 
 
 def _folded(text: str) -> str:

@@ -42,16 +42,15 @@ def default_region(environment: Mapping[str, str] = os.environ) -> str | None:
     return "JP" if zone.endswith(("Asia/Tokyo", "/Japan")) or zone in ("Japan", "JST-9") else None
 
 
+@lru_cache(maxsize=65536)
 def plain(text: str) -> str:
     """A number without scheme, parameters, host, separators and full-width forms; `WITHHELD` for a withheld one.
 
     "tel:+81-3-1234-5678;phone-context=x" gives "+81312345678"; user parts that are names come back folded.
     """
-    return text if SIMPLE.fullmatch(text) and len(text) <= LONGEST_TEXT else _plain(text[:LONGEST_TEXT])
-
-
-@lru_cache(maxsize=16384)
-def _plain(text: str) -> str:
+    text = text[:LONGEST_TEXT]
+    if SIMPLE.fullmatch(text):
+        return text
     text = unicodedata.normalize("NFKC", text).strip()
     if "<" in text:  # as it stands in a message: "Name" <sip:…>
         text = text.partition("<")[2].partition(">")[0]
@@ -73,6 +72,7 @@ def _plain(text: str) -> str:
     return kept[:first] + kept[first:].replace("+", "")
 
 
+@lru_cache(maxsize=65536)
 def e164(text: str, region: str | None) -> str | None:
     """The number in E.164 with its plus sign, None where it is not a valid number of the public network.
 
@@ -80,13 +80,8 @@ def e164(text: str, region: str | None) -> str | None:
     (RFC 3966 section 5.1.5) goes before it. In Japan, what is dialled in front of a number is no part of it: 184 and 186
     (hide, show mine), 0 for an outside line, a carrier's prefix.
     """
-    return _e164(text[:LONGEST_TEXT], region)
-
-
-@lru_cache(maxsize=65536)
-def _e164(text: str, region: str | None) -> str | None:
     digits = plain(text)
-    context = CONTEXT.search(text) if ";" in text else None
+    context = CONTEXT.search(text[:LONGEST_TEXT]) if ";" in text else None
     if context and digits.isdecimal() and len(digits) <= LONGEST:
         found = parsed(plain(context[1]) + digits, None)[0]
         if found:
@@ -166,7 +161,7 @@ def wanted(text: str, region: str | None) -> Wanted:
     if not digits.strip("+*"):
         raise ValueError(f"not a number: {text!r:.60}")
     if digits == WITHHELD:
-        reason = reason_for(unicodedata.normalize("NFKC", text))
+        reason = reason_for(text)
         return Wanted(None, WITHHELD if reason == "by-caller" or not reason else reason, whole=True)
     if digits.endswith("*") or text.endswith("…"):
         return Wanted(None, "", whole=False, begins=beginnings(digits.rstrip("*"), region))
