@@ -35,6 +35,7 @@ def _decoder_format(form: model.PayloadFormat, number: int) -> PayloadFormat:
     return PayloadFormat(encoding, form.clock_rate, form.channels, form.fmtp, number)
 
 
+_MOST_DATED = 64
 _STATIC = {number: _decoder_format(form, number) for number, form in STATIC.items()}
 
 
@@ -96,6 +97,26 @@ def formats_of(call: Call, span: Span) -> dict[int, PayloadFormat]:
     return known
 
 
+def _date_formats(call: Call, span: Span, known: dict[int, PayloadFormat]) -> list[tuple[int, int, int]]:
+    """Adds to `known` what payload types of `span` meant before they came to mean another codec, under numbers beyond 127.
+
+    Until when, the number, and its stand-in; ascending. RFC 3264 section 8.3.2 forbids it, and phones do.
+    """
+    claims = [c for c in call.claims if c.side != span.direction and c.media == span.claim.media and c.leg == span.claim.leg]
+    claims = sorted([c for c in claims if (c.address, c.port) == span.stream.dst] or claims, key=lambda c: c.since_ns)
+    dated: dict[tuple[int, int], PayloadFormat] = {}
+    before: dict[int, model.PayloadFormat] = {}
+    for claim in claims:  # the same address may have been left and named again
+        begun = {**claim.formats, **{f.number: f.meaning for f in reversed(claim.former)}}
+        dated.update({(claim.since_ns, n): _decoder_format(before[n], n) for n, form in begun.items()
+                      if n in before and _decoder_format(before[n], n)[:2] != _decoder_format(form, n)[:2]})
+        dated.update({(f.until_ns, f.number): _decoder_format(f.meaning, f.number) for f in claim.former})
+        before.update(claim.formats)
+    found = [(until_ns, number, 128 + i) for i, (until_ns, number) in enumerate(sorted(dated)[:_MOST_DATED])]
+    known.update({stand_in: dated[until_ns, number] for until_ns, number, stand_in in found})
+    return found
+
+
 def make_jobs(ended: Sequence[Ended | Piece], spool: Spool, correlator: Correlator, interface: str | None = None) -> list[Job]:
     """The jobs of calls that are over, or of pieces of some that go on. Holds the segments they name until they are done.
 
@@ -125,9 +146,11 @@ def _job(ended: Ended | Piece, spool: Spool, correlator: Correlator, slices: dic
         if crossed:
             call.anomalies["media-in-another-vlan"] += 1
         direction: Side = first.direction
+        formats = formats_of(call, first)
+        former = _date_formats(call, first, formats)
         plan = StreamPlan(direction=direction, leg=claim.leg, hop=hops.setdefault(claim.hop, len(hops)), src=str(stream.src),
                           dst=str(stream.dst), vlan=list(encapsulations.tags(stream.encap)), ssrc=stream.ssrc,
-                          formats=formats_of(call, first), voice=claim.media == "audio", sealed="SAVP" in claim.proto.upper(),
+                          formats=formats, former=former, voice=claim.media == "audio", sealed="SAVP" in claim.proto.upper(),
                           headers_only=all(span.claim.media == "video" for span in spans), **_talk(call, claim.leg))
         numbers = list(dict.fromkeys(s.stream.number for s in spans))
         row = spool.streams.get(numbers[0])

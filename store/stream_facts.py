@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -33,7 +33,7 @@ STATIC = {0: PayloadFormat("PCMU", 8000, payload_type=0), 8: PayloadFormat("PCMA
 """Taken for what RFC 3551 says, also where no description names them."""
 NOISE_TYPES = (13, 19)
 FIRST_DYNAMIC = 96
-NO_TYPES = np.zeros(128, np.bool_)
+NO_TYPES = np.zeros(256, np.bool_)
 MOST_EVENT_PACKETS = 100_000
 MOST_CHANGES = 100
 """Changes of codec that are listed of a stream."""
@@ -52,11 +52,13 @@ class StreamPlan:
     vlan: list[int]
     ssrc: int
     formats: Mapping[int, PayloadFormat]
-    """What its payload types mean."""
+    """What its payload types mean; beyond 127: what some of them meant before (`former`)."""
     voice: bool
     """It takes part in the audio: audio media, on the hop that is listened to."""
     sealed: bool = False
     """SRTP: its payloads cannot be decoded."""
+    former: Sequence[tuple[int, int, int]] = ()
+    """Payload types that changed their codec: until when, number, and under which `formats` has what it meant."""
     headers_only: bool = False
     """Video: nothing behind the headers of its packets is looked at, be it there or not."""
     talk: int = 0
@@ -174,6 +176,8 @@ class StreamState:
                 rest = select(records, np.flatnonzero(~early))
                 records = select(records, np.flatnonzero(early))
         packets = parse(records)
+        if self.plan.former:
+            self._date(packets)
         if self._bare:
             del packets.anomalies["truncated-packets"]
         self.anomalies.update(packets.anomalies)
@@ -255,12 +259,20 @@ class StreamState:
 
     # -- payload types -------------------------------------------------------
     def kinds(self) -> NDArray[np.uint8]:
-        """What each of the 128 payload types is for."""
+        """What each of the 128 payload types is for, and each stand-in beyond them."""
         if self._kinds is None or self._formats is not self.plan.formats:
-            self._formats = self.plan.formats
+            before, self._formats = self._formats or {}, self.plan.formats
+            self._decoders = {n: known for n, known in self._decoders.items() if before.get(n) == self._formats.get(n)}
             kinds, unsaid = _kinds_of(tuple([(number, known.encoding) for number, known in self._formats.items()]))
             self._kinds, self._unsaid = kinds.copy(), unsaid.copy()
         return self._kinds
+
+    def _date(self, packets: RtpPackets) -> None:
+        """Gives packets that came before their payload type changed its codec the number that stands for what it meant then."""
+        types = packets.payload_type.copy()
+        for until_ns, number, stand_in in reversed(self.plan.former):
+            types[(packets.payload_type == number) & (packets.time_ns < until_ns)] = stand_in
+        packets.payload_type = types
 
     def _guess_events(self, packets: RtpPackets, rows: Rows) -> None:
         """Takes a dynamic type that nobody has described for telephone events where all its packets look like DTMF keys."""
@@ -277,7 +289,7 @@ class StreamState:
     def format(self, number: int) -> PayloadFormat | None:
         """What a payload type means here; None: nobody has said so."""
         known = self.plan.formats.get(number) or STATIC.get(number)
-        return known if known is None or known.payload_type == number else known._replace(payload_type=number)
+        return known if known is None or known.payload_type == number or number > 127 else known._replace(payload_type=number)
 
     def decoder(self, number: int) -> Decoder | str:
         """The stream's decoder for a payload type, or one line that says why there is none."""
@@ -302,12 +314,8 @@ class StreamState:
         """The payload type of most voice packets, of one that can be decoded if any can; None: no voice."""
         if len(self.counts) <= 1:
             return next(iter(self.counts), None)
-        able = [n for n in self.counts if self._decodable(n)]
+        able = [n for n in self.counts if (known := self.format(n)) is not None and registry.find(known) is not None]
         return max(able or self.counts, key=lambda n: (self.counts[n], -n))
-
-    def _decodable(self, number: int) -> bool:
-        known = self.format(number)
-        return known is not None and registry.find(known) is not None
 
     def clock_rate(self, packets: RtpPackets | None = None) -> int:
         """Of the stream's timestamps, Hz; where nothing is known, 8000."""
@@ -362,7 +370,7 @@ class StreamState:
         mean, largest = self.jitter.mean_ms, self.jitter.max_ms
         return {
             "direction": plan.direction, "leg": plan.leg, "hop": plan.hop, "src": plan.src, "dst": plan.dst,
-            "vlan": list(plan.vlan), "ssrc": plan.ssrc, "payload_type": number,
+            "vlan": list(plan.vlan), "ssrc": plan.ssrc, "payload_type": known.payload_type if known else number,
             "codec": known.encoding if known is not None else None, "clock_rate": known.clock_rate if known is not None else None,
             "first": iso(self.first_ns), "last": iso(self.last_ns), "packets": self.packets, "lost": self.lost,
             "duplicates": self.duplicates, "reordered": self.reordered, "jitter_ms": None if mean is None else round(mean, 3),
@@ -375,12 +383,12 @@ class StreamState:
 @lru_cache
 def _kinds_of(formats: tuple[tuple[int, str], ...]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """By payload type, what it is for, and whether it is a dynamic one that no description names."""
-    kinds = np.zeros(128, np.uint8)
-    unsaid = np.arange(128) >= FIRST_DYNAMIC
+    kinds = np.zeros(256, np.uint8)
+    unsaid = (np.arange(256) >= FIRST_DYNAMIC) & (np.arange(256) < 128)
     for number in NOISE_TYPES:
         kinds[number] = NOISE
     for number, encoding in formats:
-        if 0 <= number < 128:
+        if 0 <= number < 256:
             unsaid[number] = False
             name = encoding.upper()
             kinds[number] = EVENT if name == "TELEPHONE-EVENT" else NOISE if name == "CN" else VOICE

@@ -242,7 +242,7 @@ def _in_places(known: list[StreamPlan], streams: list[StreamJob], packets: list[
         else:
             known[at].voice, known[at].headers_only, known[at].path = plan.voice, plan.headers_only, plan.path
             if known[at].formats != plan.formats:
-                known[at].formats = plan.formats
+                known[at].formats, known[at].former = plan.formats, plan.former
             records[at] = mine
     return records
 
