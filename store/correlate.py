@@ -141,7 +141,8 @@ class Correlator(StreamKeeper):
                 elif what == "gap":
                     self._after_gap(number)
                 elif what == "relay":
-                    self._look_for_relay(number)
+                    self.legs.look_for_relays(self._open_call, self.now_ns)
+                    self._link()
                 elif what == "release":
                     self._settle(number, patient=False)
                 elif what == "piece" and number < 0:
@@ -220,12 +221,6 @@ class Correlator(StreamKeeper):
         """A call that was not given out yet, whether it is over or not."""
         return self.tracker.live.get(number) or self._over.get(number)
 
-    def _look_for_relay(self, number: int) -> None:
-        call = self._open_call(number)
-        if call is not None:
-            self.legs.look_for_relay(call, self._open_call, self.now_ns)
-            self._link()
-
     def _link(self) -> None:
         if self.legs.found:
             for number in self.legs.join(self._open_call, self._fed):
@@ -299,7 +294,7 @@ class Correlator(StreamKeeper):
 
     def _close(self, call: Call) -> None:
         self._over[call.number] = call
-        self.legs.ended(call, self._open_call, self.now_ns)
+        self.legs.ended(call, self._open_call)
         self._link()
         self._settle(call.number)
 

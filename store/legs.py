@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from rokuon.sniffer.binding import Binder
 from rokuon.sniffer.linking import Link, Linker
 from rokuon.sniffer.model import Call, SipMessage
 from rokuon.store.call_facts import call_id
 from rokuon.store.joining import Group, Groups
-from rokuon.store.relays import LOOKED_NS, Relays
+from rokuon.store.relays import LOOKED_NS, Relays, next_look
 from rokuon.store.signalling import Received
 
 __all__ = ["Legs"]
@@ -22,10 +22,11 @@ class Legs:
     """Told of what happens to calls; groups those that are one."""
 
     def __init__(self, binder: Binder, at: Callable[[int, str, int], None], headers: str) -> None:
-        """`at`: has `look_for_relay` called at a time, of the timer "relay"; `headers`: [record] leg_headers."""
+        """`at`: has `look_for_relays` called at a time, of the timer "relay"; `headers`: [record] leg_headers."""
         self.groups = Groups()
         self.relays = Relays()
         self._linker = Linker(headers.lower().split())
+        self._due: dict[int, list[int]] = {}  # numbers of calls by when they are looked at
         self._binder = binder
         self._at = at
 
@@ -50,25 +51,33 @@ class Legs:
             self._linker.referred(call, received.message, received.time_ns, received.dst.address, by_caller)
             return
         self._linker.decided(call)
-        if call.answer_ns == received.time_ns:
+        if call.answer_ns == received.time_ns and self.relays.sample is not None:
             self.relays.answered(call)
-            for delay in LOOKED_NS if self.relays.sample is not None else ():
-                self._at(call.answer_ns + delay, "relay", call.number)
+            for delay in LOOKED_NS:
+                at = next_look(call.answer_ns, delay)
+                if at not in self._due:
+                    self._due[at] = []
+                    self._at(at, "relay", 0)
+                self._due[at].append(call.number)
 
-    def look_for_relay(self, call: Call, calls: Lookup, now_ns: int) -> None:
-        """Looks whether the voice of a call is another's too."""
-        self.relays.answered(call)
-        found = self.relays.look(call, calls, self._binder.streams_of, now_ns, self.groups.is_same)
-        if found is not None:
-            other, flipped = found
-            older, younger = sorted((call, other), key=lambda c: (c.start_ns, c.number))
+    def look_for_relays(self, calls: Lookup, now_ns: int) -> None:
+        """Looks whether the voice of calls whose time it is is another's too."""
+        for at in [at for at in self._due if at <= now_ns]:
+            self._look([call for number in self._due.pop(at) if (call := calls(number)) is not None], calls, at)
+
+    def _look(self, due: Sequence[Call], calls: Lookup, until_ns: int) -> None:
+        for call in due:
+            self.relays.answered(call)
+        for one, other, flipped in self.relays.look(due, calls, self._binder.streams_of, until_ns):
+            older, younger = sorted((one, other), key=lambda c: (c.start_ns, c.number))
             self._linker.links.append(Link(older.number, younger.number, "relayed-payload", True, flipped))
 
-    def ended(self, call: Call, calls: Lookup, now_ns: int) -> None:
+    def ended(self, call: Call, calls: Lookup) -> None:
         """A call is over."""
         self._linker.decided(call)
-        if call.answer_ns is not None and now_ns - call.answer_ns <= LOOKED_NS[-1]:
-            self.look_for_relay(call, calls, now_ns)
+        answer_ns, end_ns = call.answer_ns, call.end_ns
+        if answer_ns is not None and end_ns is not None and end_ns < next_look(answer_ns, LOOKED_NS[0]):
+            self._look([call], calls, end_ns)
 
     def join(self, calls: Lookup, given_out: Mapping[int, int]) -> list[int]:
         """Makes groups of what was found; numbers of calls that are in one now. `given_out`: up to when parts of calls were."""
@@ -80,6 +89,8 @@ class Legs:
                 continue
             if self.groups.join(link, older, younger, given_out):
                 joined.append(link.older)
+                if link.relayed:
+                    self.relays.joined(link.older, link.younger)
             else:
                 for one, other in ((older, younger), (younger, older)):
                     one.related.append((call_id(self.groups.of(other).root), "late-evidence"))

@@ -1,14 +1,16 @@
 """Whether one call's voice is relayed in another: the same payload comes to a host in one leg and leaves it in the other.
 
-Looked at for calls whose media meet at one host, for a few seconds' packets of some streams; nothing is read of others. Two that
-only *receive* the same, as everybody on hold does from one source of music, are not joined: it has to come in to go out.
+Looked at for calls whose media meet at one host, at a few moments of each: of all that are looked at then a second or two of
+packets is read, once. Two that only *receive* the same, as everybody on hold does from one source of music, are not joined: it
+has to come in to go out.
 """
 
 from __future__ import annotations
 
 import os
-from bisect import insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,24 +23,28 @@ from rokuon.store.merging import Files
 from rokuon.store.runs import RECORD
 from rokuon.store.spool import Spool
 
-__all__ = ["LOOKED_NS", "Payloads", "Relays", "Sampler", "sampler"]
+__all__ = ["LOOKED_NS", "Payloads", "Relays", "Sampler", "next_look", "sampler"]
 
 _S = 1_000_000_000
 LOOKED_NS = (3 * _S, 8 * _S, 20 * _S, 60 * _S)
 """How long after the answer it is looked at: whoever is silent at first may speak later."""
-_WINDOW_NS = 3 * _S
+_GRID_NS = 2 * _S
+"""It is looked at when packet time is a multiple of this, so that many calls are looked at together."""
+_WINDOW_NS = 1_600_000_000
 _LAG_NS = _S // 2
 """A relay takes no longer."""
 _MOMENT_NS = _S // 10
+"""Calls that were answered so soon one after the other are looked at with one another in any case."""
 _ENOUGH = 25
 """Packets."""
-_NEAREST = 8
-"""Calls that are compared with: those that were answered next before and after."""
+_FEW = 32
+"""Calls at one host: up to so many all are looked at when it is one's time."""
 _STREAMS = 4
 """Of a call that are looked at."""
 _DISTINCT = 8
 """Bytes that differ within a payload; with fewer it is silence or a tone, which many have alike."""
-
+_MOST_ALIKE = 8
+"""Streams that may have a payload."""
 _MOST_PACKETS = 1000
 """Of a stream that are looked at."""
 _SPARE = 64
@@ -46,90 +52,114 @@ _SPARE = 64
 Payloads = dict[bytes, int]
 """When each came, of those that say something and came once."""
 Sampler = Callable[[Sequence[Stream], int, int], list[Payloads]]
+Lookup = Callable[[int], Call | None]
 
 
 class _Voice(NamedTuple):
     """A stream of a call."""
 
+    call: int
     stream: Stream
     side: Side
     """Who speaks."""
 
 
+def next_look(answer_ns: int, delay_ns: int) -> int:
+    """When a call that was answered then is looked at."""
+    return -(-(answer_ns + delay_ns) // _GRID_NS) * _GRID_NS
+
+
 class Relays:
-    """Answered calls by the hosts at which their media end."""
+    """Answered calls by the hosts at which their media end, but for those whose other leg there is known."""
 
     def __init__(self) -> None:
         self.sample: Sampler | None = None
         """Payloads of streams between two times; None: nothing can be looked at."""
         self._at: dict[str, list[tuple[int, int]]] = {}  # when answered and number, ascending, by host
-        self._of: dict[int, tuple[int, set[str]]] = {}  # by number
+        self._of: dict[int, tuple[int, dict[str, bool]]] = {}  # by number: when answered; hosts, and whether they are in `_at`
 
     def answered(self, call: Call) -> None:
         """The call was answered, or (again) more is known of where its media go."""
         if call.answer_ns is None or self.sample is None:
             return
-        _, known = self._of.setdefault(call.number, (call.answer_ns, set()))
-        entry = self._of[call.number][0], call.number
-        for host in {claim.address for claim in call.claims if claim.media == "audio"} - known:
-            known.add(host)
-            insort(self._at.setdefault(host, []), entry)
+        answer_ns, known = self._of.setdefault(call.number, (call.answer_ns, {}))
+        for host in {claim.address for claim in call.claims if claim.media == "audio"} - known.keys():
+            known[host] = True
+            insort(self._at.setdefault(host, []), (answer_ns, call.number))
 
-    def over(self, number: int, host: str | None = None) -> None:
-        """The call is over, or (`host`) its other leg at that host is known."""
-        answer_ns, known = self._of.get(number, (0, set()))
-        for place in [host] if host is not None else list(known):
-            there = self._at.get(place)
-            if there is not None and (answer_ns, number) in there:
-                there.remove((answer_ns, number))
-                if not there:
-                    del self._at[place]
-        if host is None:
-            self._of.pop(number, None)
+    def over(self, number: int) -> None:
+        """The call is over."""
+        for host in list(self._of.get(number, (0, {}))[1]):
+            self._leave(number, host)
+        self._of.pop(number, None)
 
-    def look(self, call: Call, calls: Callable[[int], Call | None], streams: Callable[[Call], Iterable[Stream]], now_ns: int,
-             is_same: Callable[[int, int], bool]) -> tuple[Call, bool] | None:
-        """The one call that carries the voice of this, and whether its caller stands where this one's callee does."""
-        sample, (answer_ns, hosts) = self.sample, self._of.get(call.number, (0, set()))
-        if sample is None or not hosts:
-            return None
-        since, until = max(answer_ns, now_ns - _WINDOW_NS), now_ns
-        mine: list[tuple[_Voice, Payloads]] | None = None
-        found: dict[int, tuple[Call, bool, str]] = {}
-        near = {(number, host): abs(at - answer_ns) for host in hosts
-                for at, number in self._nearest(host, answer_ns, call.number)}
-        for nearby in (True, False):  # whoever was answered in the same moment is the one, as a rule
-            for number, host in sorted(near, key=lambda key: (near[key], key)):
-                other = calls(number) if (near[number, host] <= _MOMENT_NS) == nearby else None
-                if other is None or is_same(number, call.number):
-                    continue
-                if mine is None:
-                    voices = _voices(call, streams(call), since, until)
-                    mine = list(zip(voices, sample([v.stream for v in voices], since, until), strict=True))
-                    if max((len(payloads) for _, payloads in mine), default=0) < _ENOUGH:
-                        return None
-                voices = _voices(other, streams(other), since - _LAG_NS, until)
-                payloads = sample([v.stream for v in voices], since - _LAG_NS, until)
-                flipped = _carried(host, mine, list(zip(voices, payloads, strict=True)))
-                if flipped is not None:
-                    found[number] = other, flipped, host
-            if found:
-                break
-        if len(found) != 1:
-            return None
-        other, across, host = next(iter(found.values()))
-        self.over(call.number, host)
-        self.over(other.number, host)
-        return other, across
+    def joined(self, one: int, other: int) -> None:
+        """Two are legs of one: at hosts that both have nobody else is looked for."""
+        for host in self._of.get(one, (0, {}))[1].keys() & self._of.get(other, (0, {}))[1].keys():
+            self._leave(one, host)
+            self._leave(other, host)
 
-    def _nearest(self, host: str, answer_ns: int, number: int) -> list[tuple[int, int]]:
-        there = self._at.get(host, [])
-        if len(there) < 2:
+    def _leave(self, number: int, host: str) -> None:
+        answer_ns, known = self._of[number]
+        if known[host]:
+            known[host] = False
+            self._at[host].remove((answer_ns, number))
+            if not self._at[host]:
+                del self._at[host]
+
+    def look(self, due: Iterable[Call], calls: Lookup, streams: Callable[[Call], Iterable[Stream]],
+             until_ns: int) -> list[tuple[Call, Call, bool]]:
+        """Which calls carry the voice of those whose time it is, and whether the caller of the one stands where the callee of
+        the other does: what was sent until then tells.
+        """
+        met: dict[str, set[int]] = {}
+        for call in due:
+            answer_ns, hosts = self._of.get(call.number, (0, {}))
+            for host in (host for host, open_ in hosts.items() if open_ and len(self._at[host]) > 1):
+                met.setdefault(host, {call.number}).update(self._near(host, answer_ns), (call.number,))
+        numbers = sorted({number for some in met.values() for number in some})
+        there = {number: known for number in numbers if (known := calls(number)) is not None}
+        since_ns = until_ns - _WINDOW_NS
+        voices = [voice for each in there.values() for voice in _voices(each, streams(each), since_ns, until_ns)]
+        if len(there) < 2 or self.sample is None:
             return []
-        at = next((i for i, entry in enumerate(there) if entry[1] == number), len(there))
-        near = there[max(0, at - _NEAREST):at + 1 + _NEAREST]
-        near.sort(key=lambda entry: (abs(entry[0] - answer_ns), entry[1]))
-        return [entry for entry in near if entry[1] != number][:_NEAREST]
+        payloads = self.sample([voice.stream for voice in voices], since_ns, until_ns)
+        found: list[tuple[Call, Call, bool]] = []
+        for host in sorted(met):
+            mine = [(v, p) for v, p in zip(voices, payloads, strict=True) if v.call in met[host]]
+            for one, other, flipped in _pairs(host, mine):
+                found.append((there[one], there[other], flipped))
+        return found
+
+    def _near(self, host: str, answer_ns: int) -> Iterable[int]:
+        there = self._at[host]
+        if len(there) > _FEW:
+            there = there[bisect_left(there, (answer_ns - _MOMENT_NS, 0)):bisect_right(there, (answer_ns + _MOMENT_NS, 1 << 62))]
+        return (number for _, number in there)
+
+
+def _pairs(host: str, voices: Sequence[tuple[_Voice, Payloads]]) -> list[tuple[int, int, bool]]:
+    """Calls of which what comes to a host in one leaves it in the other, each with one other only; whether they are crossed."""
+    came: dict[bytes, list[tuple[_Voice, int]]] = defaultdict(list)
+    for voice, payloads in voices:
+        if voice.stream.dst.address == host:
+            for payload, time_ns in payloads.items():
+                came[payload].append((voice, time_ns))
+    alike: Counter[tuple[int, int, bool]] = Counter()
+    for voice, payloads in voices:
+        if voice.stream.src.address != host:
+            continue
+        for payload in came.keys() & payloads.keys():
+            for coming, time_ns in came[payload] if len(came[payload]) <= _MOST_ALIKE else ():
+                if coming.call != voice.call and 0 <= payloads[payload] - time_ns <= _LAG_NS:
+                    numbers = sorted((coming.call, voice.call))
+                    alike[numbers[0], numbers[1], coming.side != voice.side] += 1
+    pairs = [pair for pair, count in sorted(alike.items()) if count >= _ENOUGH]
+    partners: dict[int, set[int]] = defaultdict(set)
+    for one, other, _ in pairs:
+        partners[one].add(other)
+        partners[other].add(one)
+    return [pair for pair in pairs if len(partners[pair[0]]) == 1 == len(partners[pair[1]])]
 
 
 def _voices(call: Call, streams: Iterable[Stream], since_ns: int, until_ns: int) -> list[_Voice]:
@@ -142,24 +172,8 @@ def _voices(call: Call, streams: Iterable[Stream], since_ns: int, until_ns: int)
         if claim is None or stream.first_ns > until_ns:
             continue
         from_caller = claim.side == ("callee" if to is not None else "caller")
-        found.append(_Voice(stream, "caller" if from_caller else "callee"))
+        found.append(_Voice(call.number, stream, "caller" if from_caller else "callee"))
     return found[-_STREAMS:]
-
-
-def _carried(host: str, ours: list[tuple[_Voice, Payloads]], theirs: list[tuple[_Voice, Payloads]]) -> bool | None:
-    """Whether what one call brings to a host leaves it in the other, and then whether their sides are crossed; None: no."""
-    for one, other in ((ours, theirs), (theirs, ours)):
-        for coming, came in one:
-            if coming.stream.dst.address != host:
-                continue
-            for going, went in other:
-                if going.stream.src.address == host and _enough(came, went):
-                    return coming.side != going.side
-    return None
-
-
-def _enough(came: Mapping[bytes, int], went: Mapping[bytes, int]) -> bool:
-    return sum(0 <= went[payload] - came[payload] <= _LAG_NS for payload in came.keys() & went.keys()) >= _ENOUGH
 
 
 def sampler(spool: Spool) -> Sampler:
