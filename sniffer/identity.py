@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
 from rokuon.sniffer.model import Identity, NameAddr, SipMessage
 from rokuon.sniffer.sip_headers import clean, decode, name_addr, parameter
+from rokuon.sniffer.withheld import BY_NAME, BY_WORD, REASONS, folded, reason_for
 
 __all__ = ["REASONS", "asserted", "diverted", "identity_of", "is_nobody", "is_telephone", "number_of", "reason_for", "reason_in",
            "wants_privacy"]
 
-REASONS = ("by-caller", "unavailable", "payphone", "service-conflict")
-"""Why a number is not shown. The causes of no calling line identity that mobile networks know (3GPP TS 24.008 10.5.4.30)
-and that Japanese carriers put into the display name."""
-
 MOST = 8
 """Values of one header field that are looked at."""
 _LONGEST = 256
-_BY_NAME = {
-    **dict.fromkeys(("anonymous", "reject by user", "anonymous caller", "非通知", "非通知設定", "ヒツウチ"), "by-caller"),
-    **dict.fromkeys(("coin line/payphone", "payphone", "公衆電話", "コウシュウデンワ", "コウシユウデンワ"), "payphone"),
-    **dict.fromkeys(("interaction with other service", "サービス競合"), "service-conflict"),
-    **dict.fromkeys(("表示圏外", "通知不可能", "通知不可", "ヒョウジケンガイ", "ヒヨウジケンガイ", "ツウチフカノウ"), "unavailable"),
-}
-"""Words that no party has for its name: they say why there is no number, even where there is one."""
-_BY_WORD = _BY_NAME | {
-    **dict.fromkeys(("withheld", "restricted", "private", "private number", "private caller", "blocked", "hidden", "nonpub",
-                     "id withheld", "number withheld", "caller id blocked"), "by-caller"),
-    **dict.fromkeys(("unavailable", "not available", "unknown", "unknown number", "unknown caller", "out of area"),
-                    "unavailable"),
-}
-"""Words that say so where a number should be, or beside one that is none."""
 _NOBODY = re.compile(r"@(?:[^;>?@]*\.)?anonymous\.invalid(?![^;>?:])", re.IGNORECASE)
 _TELEPHONE = re.compile(r"\+?[0-9(][-0-9().\s*#/]{2,63}")
 _PRIVATE = frozenset(("id", "header", "user"))
@@ -95,27 +77,18 @@ def is_telephone(number: str) -> bool:
 def is_nobody(identity: Identity) -> bool:
     """Whether what stands where a number should be says that there is none."""
     number = identity.number
-    return (bool(number) and not is_telephone(number) and _folded(number) in _BY_WORD) or bool(_NOBODY.search(identity.uri))
+    return (bool(number) and not is_telephone(number) and folded(number) in BY_WORD) or bool(_NOBODY.search(identity.uri))
 
 
 def reason_in(identity: Identity) -> str:
     """Why the identity gives no number, or one that is not to be shown, by its own words; "" where it says nothing of it."""
-    name = _folded(identity.name) if identity.name else ""
-    if name in _BY_NAME:
-        return _BY_NAME[name]
+    name = folded(identity.name) if identity.name else ""
+    if name in BY_NAME:
+        return BY_NAME[name]
     nobody = is_nobody(identity)
     if nobody or not identity.number:
-        return _BY_WORD.get(name) or (_BY_WORD.get(_folded(identity.number), "by-caller") if nobody else "")
+        return BY_WORD.get(name) or (BY_WORD.get(folded(identity.number), "by-caller") if nobody else "")
     return ""
-
-
-def reason_for(word: str) -> str:
-    """Why a number is not shown, where a word stands in its place: "Anonymous", "非通知"; "" for any other word."""
-    return _BY_WORD.get(_folded(word), "")
-
-
-def _folded(text: str) -> str:
-    return (text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().strip()
 
 
 def wants_privacy(message: SipMessage) -> bool:

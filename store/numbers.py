@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from rokuon.sniffer.identity import reason_for
+from rokuon.sniffer.withheld import reason_for
 from rokuon.store.names import fold
 
 __all__ = ["WITHHELD", "Wanted", "default_region", "e164", "plain", "wanted"]

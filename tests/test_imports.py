@@ -77,6 +77,6 @@ def test_completing_a_call_imports_what_asks_for_it(data: Path) -> None:
 def test_questions_need_no_numpy(data: Path, arguments: list[str]) -> None:
     ours, others = imported(data, *arguments)
     assert others <= FOR_QUESTIONS
-    assert "rokuon.sniffer" not in ours
+    assert {name for name in ours if name.startswith("rokuon.sniffer")} <= {"rokuon.sniffer", "rokuon.sniffer.withheld"}
     assert "rokuon.decoders" not in ours
     assert "rokuon.store.index" not in ours
