@@ -16,7 +16,9 @@ __all__ = ["reindex"]
 def reindex(context: Context, /) -> int:
     """Make the index again from the recordings' sidecars; nothing is lost with it."""
     from rokuon.store.index import reindex as rebuild
+    from rokuon.store.revision import finish_revisions
 
+    finish_revisions(context.layout)
     count, warnings = rebuild(context.layout, context.region)
     for warning in warnings:
         complain(f"warning: {warning}")

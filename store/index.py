@@ -17,7 +17,7 @@ from rokuon.store.reindexing import readers
 from rokuon.store.rows import TABLES, texts_of
 from rokuon.store.sidecar import Sidecar, dumps, iso, nanoseconds
 
-__all__ = ["Index", "LegSpan", "reindex"]
+__all__ = ["Index", "LegSpan", "MediaSpan", "reindex"]
 
 BATCH = 500
 """Calls a statement: bounds the memory that their text takes."""
@@ -42,6 +42,16 @@ class LegSpan(NamedTuple):
         return cls(leg["call_id"], leg.get("from_tag") or "", leg.get("to_tag") or "", start, max(start, end or start))
 
 
+class MediaSpan(NamedTuple):
+    """What RTP is recognised by: a stream in a span of time."""
+
+    src: str
+    dst: str
+    ssrc: int
+    start_ns: int
+    last_ns: int
+
+
 class Index:
     """The index file of an archive. Every method opens it, does one transaction, and closes it.
 
@@ -55,8 +65,10 @@ class Index:
         self.region = region or default_region()
         self.patience_s = patience_s
 
-    def add_calls(self, sidecars: Sequence[Sidecar]) -> None:
-        """Add calls, or put them in the place of what is known of their ids, in one transaction."""
+    def add_calls(self, sidecars: Sequence[Sidecar], replaces: Sequence[str] = ()) -> None:
+        """Add calls, or put them in the place of what is known of their ids, in one transaction. `replaces`: calls that turned
+        out to be parts of some of these, and go.
+        """
         if not sidecars:
             return
         try:
@@ -64,7 +76,7 @@ class Index:
         except OSError as error:
             raise refused(error, f"cannot make {self.path.parent}") from None
         with open_index(self.path, write=True, patience_s=self.patience_s) as db:
-            transact(db, self.path, sidecars, self.region)
+            transact(db, self.path, sidecars, self.region, replaces)
 
     def remove_calls(self, ids: Iterable[str]) -> None:
         """Forget calls."""
@@ -77,19 +89,35 @@ class Index:
                 raise unwritable(self.path, error) from None
 
     def known_calls(self, legs: Sequence[LegSpan]) -> list[str | None]:
-        """For each leg the id of the call that holds it already, else None.
+        """For each leg the id of the call that holds it already, else None; where several do, of the one that started first."""
+        return [min(ids, default=None) for ids in self.calls_with(legs)]
+
+    def calls_with(self, legs: Sequence[LegSpan]) -> list[list[str]]:
+        """For each leg the ids of the calls that hold it already.
 
         The same leg: the same Call-ID, the same tags in either order (a To tag that one of the two never saw fits any),
-        at overlapping times. Where several calls hold it, the one that started first.
+        at overlapping times.
         """
+        if not legs:
+            return []
         wanted = dumps([{"n": n, "call_id": leg.call_id, "a": leg.from_tag, "b": leg.to_tag, "start": iso(leg.start_ns),
                          "last": iso(leg.last_ns)} for n, leg in enumerate(legs)])
-        found: list[str | None] = [None] * len(legs)
-        if legs:
-            with open_index(self.path, patience_s=self.patience_s) as db:
-                for n, call_id in db.execute(KNOWN_LEGS, [wanted]).fetchall():
-                    found[n] = call_id
-        return found
+        with open_index(self.path, patience_s=self.patience_s) as db:
+            return matches(len(legs), db, KNOWN_LEGS, wanted, legs)
+
+    def calls_with_media(self, media: Sequence[MediaSpan], loose: Sequence[bool]) -> list[list[str]]:
+        """For each stream the ids of the calls that have it at an overlapping time; but if not `loose`, only of calls without
+        signalling.
+        """
+        if not media:
+            return []
+        wanted = dumps([{"n": n, "src": m.src, "dst": m.dst, "ssrc": m.ssrc, "start": iso(m.start_ns), "last": iso(m.last_ns)}
+                        for n, m in enumerate(media)])
+        with open_index(self.path, patience_s=self.patience_s) as db:
+            found = matches(len(media), db, KNOWN_MEDIA, wanted, media)
+            doubtful = sorted({i for ids, free in zip(found, loose, strict=True) if not free for i in ids})
+            ours = {i for (i,) in db.execute(WITHOUT_SIGNALLING, [doubtful]).fetchall()} if doubtful else set()
+        return [ids if free else [i for i in ids if i in ours] for ids, free in zip(found, loose, strict=True)]
 
     def known_ids(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids that the index has; for calls without legs."""
@@ -99,24 +127,47 @@ class Index:
 
 
 KNOWN_IDS = "SELECT id FROM calls WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+WITHOUT_SIGNALLING = "SELECT id FROM calls WHERE state = 'rtp-only' AND id IN (SELECT unnest(?::VARCHAR[]))"
+# Both begin with what is certain of all that is wanted, so that only the newest of a large archive are looked through.
 KNOWN_LEGS = """
     WITH wanted AS (SELECT unnest(from_json(?::JSON, '[{"n": "INTEGER", "call_id": "VARCHAR", "a": "VARCHAR", "b": "VARCHAR",
                                                         "start": "TIMESTAMP", "last": "TIMESTAMP"}]'), max_depth := 2))
-    SELECT w.n, min(l.id)
-    FROM wanted w JOIN legs l ON l.call_id = w.call_id
+    SELECT DISTINCT w.n, l.id
+    FROM wanted w JOIN (SELECT * FROM legs WHERE start_time <= ?::TIMESTAMP AND last_time >= ?::TIMESTAMP) l
+         ON l.call_id = w.call_id
     WHERE ((l.from_tag = w.a AND (l.to_tag = w.b OR l.to_tag = '' OR w.b = ''))
            OR (l.from_tag = w.b AND (l.to_tag = w.a OR l.to_tag = ''))
            OR (w.b = '' AND l.to_tag = w.a))
       AND l.start_time <= w.last AND l.last_time >= w.start
-    GROUP BY w.n
+    ORDER BY w.n, l.id
+"""
+KNOWN_MEDIA = """
+    WITH wanted AS (SELECT unnest(from_json(?::JSON, '[{"n": "INTEGER", "src": "VARCHAR", "dst": "VARCHAR", "ssrc": "BIGINT",
+                                                        "start": "TIMESTAMP", "last": "TIMESTAMP"}]'), max_depth := 2))
+    SELECT DISTINCT w.n, s.id
+    FROM wanted w JOIN (SELECT * FROM streams WHERE first_time <= ?::TIMESTAMP AND last_time >= ?::TIMESTAMP) s
+         ON s.ssrc = w.ssrc AND s.src = w.src AND s.dst = w.dst
+    WHERE s.first_time < w.last AND s.last_time > w.start
+    ORDER BY w.n, s.id
 """
 
 
-def transact(db: duckdb.DuckDBPyConnection, path: Path, sidecars: Sequence[Sidecar], region: str | None) -> None:
+def matches(count: int, db: duckdb.DuckDBPyConnection, statement: str, wanted: str,
+            spans: Sequence[LegSpan] | Sequence[MediaSpan]) -> list[list[str]]:
+    """Ids by number of what is wanted, of which `spans` are the times."""
+    found: list[list[str]] = [[] for _ in range(count)]
+    latest, earliest = max(span.last_ns for span in spans), min(span.start_ns for span in spans)
+    for n, call_id in db.execute(statement, [wanted, iso(latest), iso(earliest)]).fetchall():
+        found[n].append(call_id)
+    return found
+
+
+def transact(db: duckdb.DuckDBPyConnection, path: Path, sidecars: Sequence[Sidecar], region: str | None,
+             replaces: Sequence[str] = ()) -> None:
     try:
         db.execute("BEGIN")
         latest = {sidecar["id"]: sidecar for sidecar in sidecars}  # of one id twice in a batch the last is meant
-        known = db.execute(KNOWN_IDS, [list(latest)]).fetchall()
+        known = db.execute(KNOWN_IDS, [[*latest, *replaces]]).fetchall()
         if known:
             delete(db, [call_id for (call_id,) in known])
         insert(db, latest.values(), region)

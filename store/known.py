@@ -9,20 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from rokuon.sniffer.model import Call
+from rokuon.store import coverage
 from rokuon.store.call_facts import call_id
 from rokuon.store.errors import DataError, IndexBusyError, StoreError
-from rokuon.store.index import Index, LegSpan
+from rokuon.store.index import Index, LegSpan, MediaSpan
 from rokuon.store.jobs import Job
 from rokuon.store.layout import Layout, identity, is_id, make_id, names_in
 from rokuon.store.notes_file import NotesFile
-from rokuon.store.sidecar import nanoseconds, read
+from rokuon.store.sidecar import Sidecar, nanoseconds, read
+from rokuon.store.tombstones import Tombstones
 
-__all__ = ["Known", "Notes"]
+__all__ = ["Known", "Looked", "Notes"]
 
 _LONG = 20_000
+_MOST_COPIES = 16
+"""Calls that one call is held against: whoever uses a Call-ID and tags again and again must not make that long."""
 _HOUR_NS, _HOURS = 3600 * 1_000_000_000, 6
 
 
@@ -37,6 +41,19 @@ class Notes(Protocol):
 
     def sync(self) -> None:
         """Returns when all that was noted is on the disk. Raises OSError."""
+
+
+class Looked(NamedTuple):
+    """What the archive has of calls, by the numbers of their jobs."""
+
+    known: set[int]
+    """It has them, or they were left out."""
+    unlisted: list[tuple[int, Sidecar]]
+    """They are recorded and not in the index: the process ended in between."""
+    fuller: list[tuple[Job, list[tuple[str, Sidecar]]]]
+    """It has copies of them, which may have less."""
+    deleted: set[int]
+    """They were deleted for good."""
 
 
 class _Ids:
@@ -75,40 +92,119 @@ class _Ids:
 class Known:
     """What is asked of index, files and notes."""
 
-    def __init__(self, layout: Layout, index: Index, lasting: bool, notes: Path | None) -> None:
-        """`notes`: the directory for the notes, of a spool that is lasting."""
+    def __init__(self, layout: Layout, index: Index, lasting: bool, notes: Path | None,
+                 warnings: list[str] | None = None) -> None:
+        """`notes`: the directory for the notes, of a spool that is lasting; `warnings`: where it is said what cannot be asked."""
+        self._warnings = warnings if warnings is not None else []
         self._layout, self._index, self._lasting = layout, index, lasting
         self._hours: dict[Path, dict[str, str]] = {}
         self._unlisted = _Ids(notes / "unlisted" if notes is not None else None)
         self._left_out = _Ids(notes / "left-out" if notes is not None else None)
+        self._tombstones = Tombstones(layout)
 
-    def find(self, jobs: Sequence[Job]) -> tuple[set[int], list[tuple[int, dict[str, Any]]]]:
-        """Numbers of those calls that the index has, or that were left out; number and sidecar of those that are recorded and not
-        in the index, for the process ended in between.
+    def _deleted(self, jobs: Sequence[Job]) -> set[int]:
+        """Numbers of those calls that were deleted for good. Raises StoreError where that cannot be told; what is captured live
+        is recorded then.
         """
+        try:
+            if not self._tombstones.any():
+                return set()
+        except StoreError as error:
+            if not self._lasting:
+                raise
+            if str(error) not in self._warnings:
+                self._warnings.append(str(error))
+            return set()
+        gone = self._tombstones.among([job.facts for job in jobs])
+        return {job.number for job, is_gone in zip(jobs, gone, strict=True) if is_gone}
+
+    def find(self, jobs: Sequence[Job], news_ns: int) -> Looked:
+        """What the archive has of these calls. `news_ns`: of calls that began before, whatever a lasting spool still tells is in
+        recordings as it was told first.
+        """
+        lasting = self._lasting
+        known = {job.number for job in jobs if job.id in self._left_out.ids}
+        deleted = self._deleted(jobs) - known
+        if lasting:
+            jobs = [job for job in jobs if nanoseconds(job.facts["start"]) < news_ns or self._has(job.id)]
+        candidates: dict[int, list[str]] = {}
+        try:
+            if jobs and self._layout.index.exists():
+                candidates = self._candidates(jobs)
+        except (DataError, IndexBusyError):  # it is a view: files tell as well
+            if not lasting:
+                raise
+        fuller: list[tuple[Job, list[tuple[str, Sidecar]]]] = []
+        unlisted: dict[int, Sidecar] = {}
+        for job in jobs:
+            if job.number in known or job.number in deleted:
+                continue
+            replayed = lasting and nanoseconds(job.facts["start"]) < news_ns
+            ids = candidates.get(job.number, [])
+            if replayed and ids:
+                known.add(job.number)
+            elif replayed:
+                with suppress(StoreError):
+                    unlisted[job.number] = read(self._layout.sidecar(job.id))
+            elif ids or lasting:
+                there = self._fuller_than(job, ids or [job.id])
+                if there is None:
+                    known.add(job.number)
+                elif there:
+                    fuller.append((job, there))
+        return Looked(known, list(unlisted.items()), fuller, deleted)
+
+    def _has(self, call_id: str) -> bool:
+        """Whether there is a sidecar of this id."""
+        return self._layout.sidecar(call_id).exists()
+
+    def _candidates(self, jobs: Sequence[Job]) -> dict[int, list[str]]:
+        """Ids of calls of which these may be copies, by the jobs' numbers. Raises StoreError."""
         legs: list[LegSpan] = []
-        owners: list[int] = []
+        media: list[MediaSpan] = []
+        owners: tuple[list[int], list[int]] = [], []
         for job in jobs:
             for leg in job.facts["legs"]:
                 last = max([nanoseconds(leg["start"])] + [nanoseconds(m["time"]) for m in job.facts["messages"][-1:]])
                 legs.append(LegSpan.of(leg, last))
-                owners.append(job.number)
-        known = {job.number for job in jobs if job.id in self._left_out.ids}
-        try:
-            if self._layout.index.exists():
-                known.update(owner for owner, found in zip(owners, self._index.known_calls(legs), strict=True) if found)
-                loose = {job.id: job.number for job in jobs if not job.facts["legs"]}
-                if loose:
-                    known.update(loose[i] for i in self._index.known_ids(loose))
-        except (DataError, IndexBusyError):  # it is a view: files tell as well
-            if not self._lasting:
-                raise
-        unlisted: dict[int, dict[str, Any]] = {}
-        for job in jobs if self._lasting else ():
-            if job.number not in known and job.number not in unlisted:
-                with suppress(StoreError):
-                    unlisted[job.number] = read(self._layout.sidecar(job.id))
-        return known, list(unlisted.items())
+                owners[0].append(job.number)
+            for stream in job.streams if not self._lasting else ():
+                if len(stream.slices):
+                    first, last = int(stream.slices["first_ns"].min()), int(stream.slices["last_ns"].max())
+                    first = max(first, stream.spans[0][0])
+                    media.append(MediaSpan(stream.plan.src, stream.plan.dst, stream.plan.ssrc, first,
+                                           max(first, min(last, max(until for _, until in stream.spans)))))
+                    owners[1].append(job.number)
+        loose = {job.number: job.id for job in jobs if not job.facts["legs"]}
+        found: dict[int, dict[str, None]] = {}
+        for number, ids in zip(owners[0], self._index.calls_with(legs), strict=True):
+            found.setdefault(number, {}).update(dict.fromkeys(ids))
+        free = [number in loose for number in owners[1]]
+        for number, ids in zip(owners[1], self._index.calls_with_media(media, free), strict=True):
+            found.setdefault(number, {}).update(dict.fromkeys(ids))
+        there = self._index.known_ids(loose.values()) if loose else set()
+        for number, own in loose.items():
+            if own in there:
+                found.setdefault(number, {})[own] = None
+        return {number: sorted(ids)[:_MOST_COPIES] for number, ids in found.items() if ids}
+
+    def _fuller_than(self, job: Job, ids: Sequence[str]) -> list[tuple[str, Sidecar]] | None:
+        """Those of the calls that are there; None: one of them has all that the job can give, as far as can be told."""
+        whole = job.until_ns is None and not job.pieced
+        there = []
+        for i in ids:
+            path = self._layout.sidecar(i)
+            if not path.exists():
+                continue  # it is deleted, and the index is behind
+            try:
+                call = read(path)
+                mine = coverage.of_sidecar(call)
+            except (StoreError, KeyError, TypeError, ValueError, AttributeError):
+                return None  # damaged: nobody knows what would be lost with it
+            if whole and coverage.standing(coverage.of_job(job), mine) == "part":
+                return None
+            there.append((i, call))
+        return there
 
     def ended(self, call: Call) -> int | None:
         """When a call that is seen once more ended; None: the archive does not have it."""

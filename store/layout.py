@@ -3,11 +3,13 @@
     DATA/recordings/YYYY/MM/DD/HH/ID.wav    audio; further files of the call: ID-2.wav …
     DATA/recordings/YYYY/MM/DD/HH/ID.json   sidecar
     DATA/recordings/YYYY/MM/DD/HH/ID.pcap   the call's packets, where they are kept
+    DATA/recordings/YYYY/MM/DD/HH/ID.r2.wav audio of its second revision, and so on
     DATA/journal/YYYY-MM.jsonl              what happened to recordings since
     DATA/index.duckdb                       what queries read; can be rebuilt from the rest
     DATA/spool/                             calls in progress
     DATA/quarantine/                        calls that could not be finalised
     DATA/not-recorded.json                  counts of what was seen and not recorded, by reason
+    DATA/tombstones                         keyed hashes of calls that were deleted; DATA/tombstones.key: their key
     DATA/state/                             what the running service says of itself
 
 An ID is `YYYYmmddTHHMMSSZ-xxxxxxxx`: the call's start, which says where it is filed, and 40 bits of base32, which
@@ -27,13 +29,16 @@ from pathlib import Path, PurePosixPath
 
 from rokuon.store.errors import DataError, NotPermittedError, why
 
-__all__ = ["DIRECTORY_MODE", "FILE_MODE", "Layout", "data_directory", "identity", "is_id", "make_id", "make_way"]
+__all__ = ["DIRECTORY_MODE", "FILE_MODE", "Layout", "data_directory", "identity", "is_id", "make_id", "make_way",
+           "of_revision"]
 
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
 SERVICE_DATA = Path("/var/lib/rokuon")
 
 ID = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)\d{4}Z-[a-z2-7]{8}", re.ASCII)
+STEM = re.compile(ID.pattern + r"(?:\.r[1-9]\d{0,8})?", re.ASCII)
+"""What the names of a call's files begin with: its id, and from the second revision on which one they are of."""
 OURS = {"recordings", "journal", "index.duckdb", "spool", "quarantine", "state"}
 HARMLESS = {"lost+found"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -66,6 +71,11 @@ def is_id(text: str) -> bool:
     return ID.fullmatch(text) is not None
 
 
+def of_revision(call_id: str, revision: int) -> str:
+    """What the names of a revision's files begin with, for use in an id's place: `ID.r2`; of the first: `ID`."""
+    return call_id if revision <= 1 else f"{call_id}.r{revision}"
+
+
 def data_directory(given: str | None, environment: Mapping[str, str]) -> Path:
     """Where the archive lies: what was given, ROKUON_DATA, the service's directory where there is one that this user may
     read, else $XDG_DATA_HOME/rokuon.
@@ -90,6 +100,9 @@ class Layout:
         self.quarantine = root / "quarantine"
         self.not_recorded = root / "not-recorded.json"
         self.state = root / "state"
+        self.revising = self.recordings / ".revising"
+        self.tombstones = root / "tombstones"
+        self.tombstones_key = root / "tombstones.key"
 
     def __repr__(self) -> str:
         return f"Layout({str(self.root)!r})"
@@ -140,15 +153,18 @@ class Layout:
             raise refused(error, f"cannot make {error.filename or directory}") from None
 
     def folder(self, call_id: str) -> Path:
-        """The directory that a call's files lie in. Raises ValueError where the text is not an id."""
-        match = ID.fullmatch(call_id)
+        """The directory that a call's files lie in. Raises ValueError where the text is not an id.
+
+        Here and below an id may stand for a revision's files: see `of_revision`.
+        """
+        match = STEM.fullmatch(call_id)
         if match is None:
             raise ValueError(f"not an id: {call_id!r:.80}")
         return self.recordings.joinpath(*match.groups())
 
     def stem(self, call_id: str) -> str:
         """What the paths of a call's files begin with, relative to DATA, with slashes. Raises ValueError: see `folder`."""
-        match = ID.fullmatch(call_id)
+        match = STEM.fullmatch(call_id)
         if match is None:
             raise ValueError(f"not an id: {call_id!r:.80}")
         return f"recordings/{'/'.join(match.groups())}/{call_id}"

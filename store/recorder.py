@@ -24,6 +24,7 @@ from rokuon.store.owed import Owed
 from rokuon.store.pool import Outcome, Pool
 from rokuon.store.quarantine import Quarantine
 from rokuon.store.relays import sampler
+from rokuon.store.revision import Revisions
 from rokuon.store.runs import Run
 from rokuon.store.settings import Settings
 from rokuon.store.sidecar import nanoseconds
@@ -64,8 +65,9 @@ class Recorder:
         index = Index(layout.index, settings.index.region or None, _PATIENCE_S if lasting else WRITE_PATIENCE_S)
         self._refuses, self._fits = refuses, fits
         self.interface: str | None = None
+        self.summary = Summary()
         self._notes = notes
-        self._archive = Known(layout, index, lasting, notes.directory if notes is not None else None)
+        self._archive = Known(layout, index, lasting, notes.directory if notes is not None else None, self.summary.warnings)
         if lasting:
             self.correlator.ended_before = self._archive.ended
             self.correlator.signalling.hurry(True)
@@ -77,20 +79,16 @@ class Recorder:
         """Calls that began later are news: nobody can have recorded them yet."""
         self._waiting: list[Job] = []
         self._retry: list[tuple[float, Job]] = []
-        self._known: set[int] = set()
-        self._unlisted: set[int] = set()
-        self._found: set[int] = set()
-        self._begun: set[int] = set()
-        self._set_aside: set[int] = set()
-        self._refused: set[int] = set()
+        self._found, self._begun, self._set_aside, self._refused = set[int](), set[int](), set[int](), set[int]()
+        self._known, self._unlisted, self._deleted = set[int](), set[int](), set[int]()
+        self._revisions = Revisions(layout, index)
         self._aside = Quarantine(layout, spool.root, settings)
         self._full_segments = 0
-        self.summary = Summary()
         self.calls_lost: Counter[str] = Counter()
         """Calls that are over and of which there is no recording, by reason."""
         self.not_recorded: Counter[str] = Counter()
         """Calls of which there is a recording without sound, by reason."""
-        self._listing = Listing(index, self._archive, lasting, self.summary, self.calls_lost, notice)
+        self._listing = Listing(index, self._archive, lasting, self.summary, self.calls_lost, notice, self._revisions)
 
     def process(self, run: Run) -> None:
         """One run, which the spool has taken in, all the way."""
@@ -176,6 +174,7 @@ class Recorder:
 
     def close(self) -> None:
         """Lets go of files."""
+        self._revisions.close()
         self._aside.close()
         self._spool.close()
 
@@ -217,16 +216,18 @@ class Recorder:
     def _look_up(self) -> None:
         """Leaves out what the archive has already, and hands out the rest."""
         waiting, self._waiting = self._waiting, []
-        fresh = [job for job in waiting if job.number not in self._begun and job.number not in self._known
-                 and nanoseconds(job.facts["start"]) < self._news_ns]
-        if fresh and (self._layout.index.exists() or self._lasting):
-            known, unlisted = self._archive.find(fresh)
-            self._known |= known
-            for number, sidecar in unlisted:
+        seen = self._begun, self._known, self._deleted
+        if fresh := [job for job in waiting if not any(job.number in some for some in seen)]:
+            looked = self._archive.find(fresh, self._news_ns)
+            self._known |= looked.known
+            self._deleted |= looked.deleted
+            for number, sidecar in looked.unlisted:
                 self._listing.add(sidecar)
                 self._recorded.append(str(sidecar["id"]))
                 self._known.add(number)
                 self._unlisted.add(number)
+            for job, copies in looked.fuller:
+                self._revisions.stage(job, copies)
         for job in waiting:
             if job.number in self._known or job.number in self._set_aside:
                 if job.number in self._set_aside:
@@ -234,6 +235,9 @@ class Recorder:
                 elif job.until_ns is None and job.number not in self._unlisted:
                     self.summary.calls_known += 1
                 self._done(job)
+            elif job.number in self._deleted:
+                self._done(job)
+                self._lose(job, "deleted-before")
             elif self._is_refused(job):
                 self._done(job)
                 self._lose(job, "disk-full")
@@ -251,6 +255,7 @@ class Recorder:
         return refused
 
     def _submit(self, job: Job) -> None:
+        self._revisions.name(job)
         if self._fits is None or self._fits(sum(int(stream.slices["payload"].sum()) for stream in job.streams)):
             self._pool.submit(job)
         else:
@@ -274,13 +279,14 @@ class Recorder:
             if outcome.error or aside:
                 self._lose(job, "quarantined")
                 continue
-            if outcome.sidecar is not None:
+            if outcome.sidecar is not None and job.number in self._revisions:
+                self._listing.revise(job, outcome.sidecar)
+            elif outcome.sidecar is not None:
                 self._listing.add(outcome.sidecar)
                 self._recorded.append(job.id)
                 if outcome.sidecar.get("audio") is None and outcome.sidecar["streams"]:
                     self.not_recorded[f"no-audio: {outcome.sidecar.get('audio_reason') or 'unknown'}"] += 1
             elif job.until_ns is None:
-                self._found.discard(job.number)
                 self._lose(job, "rtp-not-voice")
         self._begin_again()
         if failed and not self._lasting:
@@ -302,17 +308,20 @@ class Recorder:
     def _lose(self, job: Job, reason: str) -> None:
         """Counts a call that is not recorded, when the last of its jobs comes to it."""
         if job.until_ns is None:
+            self._found.discard(job.number)
             self.calls_lost[reason] += 1
+            self._revisions.drop(job.number)
             if job.facts["legs"]:
-                self._left_out.append(job.id)
+                self._left_out.append(str(job.facts["id"]))
 
     def _done(self, job: Job) -> None:
         """The job needs the spool no more."""
         if self._lasting:
             if job.until_ns is None:
                 self._owed.done(job.number)
-                for numbers in (self._found, self._begun, self._known, self._unlisted, self._set_aside, self._refused):
-                    numbers.discard(job.number)
+                for some in (self._found, self._begun, self._set_aside, self._refused, self._known, self._unlisted,
+                             self._deleted):
+                    some.discard(job.number)
             self._releases.append(job.segments)
         else:
             self._spool.release(job.segments)
@@ -347,6 +356,7 @@ class Recorder:
             return
         self._set_aside.add(job.number)
         self._found.discard(job.number)
+        job.id = str(job.facts["id"])
         self.summary.quarantined += 1
         self.summary.warnings.append(f"call {job.id} could not be finalised and is in quarantine: {outcome.error}")
         try:

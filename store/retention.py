@@ -33,10 +33,11 @@ from pathlib import Path, PurePosixPath
 from rokuon.store import tally
 from rokuon.store.errors import IndexBusyError, StoreError, why
 from rokuon.store.index import Index
-from rokuon.store.layout import DIRECTORY_MODE, FILE_MODE, Layout, is_id, make_id, refused
+from rokuon.store.layout import DIRECTORY_MODE, FILE_MODE, Layout, is_id, make_id, of_revision, refused
 from rokuon.store.sidecar import Sidecar, read
 
-__all__ = ["Removed", "Veto", "finish_removals", "is_deleted", "oldest_calls", "remove_calls", "removing"]
+__all__ = ["Removed", "Veto", "all_files", "files_of", "finish_removals", "is_deleted", "oldest_calls", "remove_calls",
+           "removing"]
 
 Veto = Callable[[str, Sidecar], str]
 """Is given a call's id and its sidecar, and says in a few words why it must stay; "": it may go."""
@@ -49,6 +50,8 @@ LISTED = 50_000
 """Ids of one hour that are held in memory at once."""
 PARTS = 10_000
 """Audio files of one call that are looked for at most."""
+REVISIONS = 100
+"""Revisions of one call whose files are looked for at most."""
 TOLD = 20
 """Failures that are told one by one."""
 EXTENSIONS = ("wav", "flac", "opus", "ogg", "pcap")
@@ -277,7 +280,7 @@ def _away(layout: Layout, index: Index, gone: Mapping[str, Sidecar], notes: Path
     done: list[str] = []
     for call_id, call in gone.items():
         try:
-            for path in _files(layout, call_id, call):
+            for path in all_files(layout, call_id, call):
                 removed.bytes += _unlink(path)
             done.append(call_id)
         except OSError as error:
@@ -345,17 +348,29 @@ def _noted(note: Path) -> Sidecar:
         return {}
 
 
-def _files(layout: Layout, call_id: str, call: Sidecar) -> Iterator[Path]:
-    """A call's sound and packets, found by its id. What the sidecar says is how many there are and of which kind, no more."""
+def all_files(layout: Layout, call_id: str, call: Sidecar) -> Iterator[Path]:
+    """A call's sound and packets, of all its revisions, found by its id. What the sidecar says is how many there are and of which
+    kind, no more.
+    """
     parts = call["parts"] if isinstance(call.get("parts"), list) else []
     stated = [PurePosixPath(str(f.get("path"))).suffix[1:] for f in [call.get("audio"), *parts] if isinstance(f, dict)]
     extensions = [*EXTENSIONS, *sorted({e for e in stated if EXTENSION.fullmatch(e)} - {*EXTENSIONS, "json"})]
+    revision = call.get("revision")
+    last = min(revision, REVISIONS) if isinstance(revision, int) else 1
+    for number in range(1, last + 2):  # the next one may be in the making
+        yield from files_of(layout, of_revision(call_id, number), extensions, len(parts))
+
+
+def files_of(layout: Layout, stem: str, extensions: Sequence[str] = EXTENSIONS, parts: int = 0) -> Iterator[Path]:
+    """Sound and packets, but no sidecar, of a revision that `of_revision` names; with the sidecar that one in the making has."""
     for number in range(1, PARTS):
-        paths = [layout.audio(call_id, number, extension) for extension in extensions]
+        paths = [layout.audio(stem, number, extension) for extension in extensions]
         there = [path for path in paths if os.path.lexists(path)]
         yield from there
-        if not there and number > len(parts) + 1:
-            return
+        if not there and number > parts + 1:
+            break
+    if not is_id(stem) and os.path.lexists(layout.sidecar(stem)):
+        yield layout.sidecar(stem)
 
 
 def _unlink(path: Path) -> int:

@@ -85,11 +85,11 @@ def words(sidecar: Sidecar, row: Row, region: str | None) -> str | None:
             has = row[f"{side}_e164"] or f"={row[f'{side}_plain']}"
             lines += [f"{mark} {number}" for number in numbers_of(party, region) if number != has]
             texts += searched_in(*entries(party, "also"))
-    for party in entries(sidecar, "parties"):
+    for party in entries(sidecar, "parties") if sidecar.get("parties") else ():
         lines += [f"& {number}" for number in numbers_of(party, region, own=True)]
         texts += searched_in(party, *entries(party, "also"))
     texts += [fold(said(entry)) for key in ("tags", "notes") for entry in sidecar.get(key) or []]
-    return "\n".join(dict.fromkeys(lines + texts))[:LONGEST_WORDS] or None
+    return "\n".join(dict.fromkeys(lines + texts))[:LONGEST_WORDS] if lines or texts else None
 
 
 def entries(holder: Row, key: str) -> list[Row]:
@@ -132,6 +132,7 @@ def annotation_rows(sidecar: Sidecar) -> list[Row]:
     entries += [("note", said(entry)) for entry in sidecar.get("notes") or []]
     if sidecar.get("hold") is not None:
         entries.append(("hold", said(sidecar["hold"])))
+    entries += [("also-known-as", str(name)) for name in sidecar.get("also_known_as") or []]
     return [{"id": sidecar["id"], "annotation": n, "kind": kind, "value": value} for n, (kind, value) in enumerate(entries)]
 
 

@@ -96,8 +96,8 @@ CREATE TABLE events (
 
 CREATE TABLE annotations (
     id VARCHAR NOT NULL,            -- of the call
-    annotation INTEGER,             -- from 0, tags before notes before a hold
-    kind VARCHAR,                   -- tag, note, hold
+    annotation INTEGER,             -- from 0, tags before notes before a hold before further ids
+    kind VARCHAR,                   -- tag, note, hold, also-known-as
     value VARCHAR
 );
 

@@ -212,6 +212,8 @@ SHAPE: dict[str, Check] = {
 def problems(sidecar: Sidecar) -> list[str]:
     """The keys that are missing or not of the shape of docs/format.md; empty for a sound sidecar. More keys may be there."""
     wrong = [key for key, check in SHAPE.items() if key not in sidecar or not check(sidecar[key])]
+    if not list_of(lambda value: isinstance(value, str) and is_id(value))(sidecar.get("also_known_as", [])):
+        wrong.append("also_known_as")
     if "audio" not in wrong and sidecar["audio"] is None and not isinstance(sidecar.get("audio_reason"), str):
         wrong.append("audio_reason")
     return wrong

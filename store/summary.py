@@ -24,6 +24,8 @@ class Summary:
     calls_found: int = 0
     calls_added: int = 0
     calls_known: int = 0
+    calls_revised: int = 0
+    """Those of the known ones of which there is more now than before."""
     recovered: int = 0
     """Calls that ended unseen, while nothing was captured."""
     quarantined: int = 0

@@ -1,0 +1,124 @@
+"""How much of a call a copy of it has: which of two recordings of the same call takes the other's place.
+
+A copy *covers* another where it has all that the other has: its legs, its signalling and the voices of its sides for at least
+as long, sound where the other has sound, and beginning, answer and end where the other has them. Times are compared in steps of
+two seconds, so that the last packets before a cut decide nothing. Covering is transitive, so the copies that no other covers are
+the same in whatever order copies come. Among copies that cover each other the one with more packets is the fuller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from rokuon.store.jobs import Job
+from rokuon.store.sidecar import Sidecar, nanoseconds
+
+__all__ = ["Coverage", "Standing", "of_job", "of_sidecar", "standing"]
+
+STEP_NS = 2_000_000_000
+ENDS = {"bye": 2, "cancel": 2, "reject": 2, "timeout": 1}
+"""How well a call's end is known; what is not named here was broken off."""
+
+Span = tuple[int, int]
+"""First and last of `STEP_NS` in which there was something."""
+Standing = Literal["part", "fuller", "other"]
+
+
+@dataclass(slots=True, frozen=True)
+class Coverage:
+    """What of a call there is."""
+
+    legs: tuple[tuple[str, frozenset[str]], ...]
+    """Call-ID and tags."""
+    signalling: Span | None
+    sides: tuple[Span, ...]
+    """From when to when media of each side is there; none for a side that is not heard."""
+    heard: bool
+    """There is sound."""
+    told: int
+    """How much of its beginning, answer and end is known."""
+    packets: int
+    messages: int
+
+    def covers(self, other: Coverage) -> bool:
+        """Whether this has all of what the other has."""
+        return (self.told >= other.told and self.heard >= other.heard
+                and (other.signalling is None or (self.signalling is not None and _within(other.signalling, self.signalling)))
+                and _all_within(other.sides, self.sides)
+                and all(any(call_id == mine and tags <= my_tags for mine, my_tags in self.legs) for call_id, tags in other.legs))
+
+    @property
+    def rank(self) -> tuple[int, ...]:
+        """Greater for the fuller of two copies; of two of which one covers the other, for that one, or the same for both."""
+        spans = [*self.sides, *([self.signalling] if self.signalling is not None else [])]
+        length = sum(last - first + 1 for first, last in spans)
+        return self.told, length + int(self.heard) + sum(1 + len(tags) for _, tags in self.legs), self.packets, self.messages
+
+
+def standing(new: Coverage, known: Coverage) -> Standing:
+    """What a new copy is beside one that is known: a part of it (or no more than it), the fuller one, or another, in that each
+    has something that the other lacks.
+    """
+    more, less = new.covers(known), known.covers(new)
+    if more and less:
+        return "fuller" if new.rank > known.rank else "part"
+    return "fuller" if more else "part" if less else "other"
+
+
+def of_sidecar(call: Sidecar) -> Coverage:
+    """Of a call that is recorded. Raises KeyError, TypeError, ValueError, AttributeError where the sidecar is damaged."""
+    sides: dict[str, list[int]] = {}
+    packets = 0
+    for stream in call["streams"]:
+        sides.setdefault(str(stream["direction"]), []).extend((nanoseconds(stream["first"]), nanoseconds(stream["last"])))
+        packets += int(stream["packets"])
+    return replace(_of_facts(call), sides=_spans(sides), packets=packets, heard=call["audio"] is not None)
+
+
+def of_job(job: Job) -> Coverage:
+    """Of a call that is to be recorded, at the most: no less than what its sidecar will say."""
+    sides: dict[str, list[int]] = {}
+    packets = 0
+    for stream in job.streams:
+        if len(stream.slices):
+            first = max(int(stream.slices["first_ns"].min()), min(since for since, _ in stream.spans))
+            last = min(int(stream.slices["last_ns"].max()), max(until for _, until in stream.spans) - 1)
+            sides.setdefault(stream.plan.direction, []).extend((first, max(first, last)))
+            packets += int(stream.slices["records"].sum())
+    heard = any(stream.plan.voice and not stream.plan.sealed and len(stream.slices) for stream in job.streams)
+    return replace(_of_facts(job.facts), sides=_spans(sides), packets=packets, heard=heard)
+
+
+def _of_facts(call: Mapping[str, Any]) -> Coverage:
+    legs = tuple((str(leg["call_id"]), frozenset(str(tag) for tag in (leg["from_tag"], leg["to_tag"]) if tag))
+                 for leg in call["legs"])
+    times = [m["time"] for m in call["messages"]] + [leg[key] for leg in call["legs"] for key in ("start", "answer", "end")]
+    seen = [nanoseconds(time) for time in times if time]
+    begun = not call["anomalies"].get("begun-in-mid-call")
+    told = int(begun) + int(call["answer"] is not None) + ENDS.get(str(call["end_reason"]), 0)
+    return Coverage(legs, _span(seen) if legs and seen else None, (), False, told if legs else 0, 0, len(call["messages"]))
+
+
+def _span(times: Iterable[int]) -> Span:
+    steps = [time // STEP_NS for time in times]
+    return min(steps), max(steps)
+
+
+def _spans(sides: Mapping[str, list[int]]) -> tuple[Span, ...]:
+    return tuple(sorted(_span(times) for times in sides.values()))
+
+
+def _within(inner: Span, outer: Span) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
+
+
+def _all_within(inner: tuple[Span, ...], outer: tuple[Span, ...]) -> bool:
+    """Whether each of `inner` (at most two) lies in one of `outer` of its own: which side is the caller's depends on the copy."""
+    if len(inner) > len(outer):
+        return False
+    if len(inner) < 2:
+        return not inner or any(_within(inner[0], span) for span in outer)
+    a, b = inner
+    return any(_within(a, one) and _within(b, other) for i, one in enumerate(outer) for k, other in enumerate(outer) if i != k)
