@@ -72,7 +72,7 @@ def example(*lines: str) -> str:
 
 # -- terminals ---------------------------------------------------------------
 SHOWN = {0x0A: "⏎", 0x0D: "␍", 0x09: " ", 0x1B: "␛", 0x00: "␀", 0x7F: "␡"}
-INVISIBLE = re.compile("[^ -~\u00a1-\u00ac\u00ae-\u02af\u3000-\u30ff\u4e00-\u9fff\uff01-\uffef]")
+INVISIBLE = re.compile("[^ -~\u00a1-\u00ac\u00ae-\u02af\u3000-\u303f\u3041-\u3096\u3099-\u30ff\u4e00-\u9fff\uff01-\uff9f]")
 """Everything but the characters that most texts are made of: a first, fast look."""
 
 

@@ -139,7 +139,8 @@ def fuzz(check: Check, seeds: Callable[[], list[bytes]], words: Sequence[bytes] 
     if not folders:
         folders = [tempfile.mkdtemp(prefix=f"rokuon-fuzz-{Path(sys.argv[0]).stem}-")]
         arguments += folders
-    if os.path.isdir(folders[0]) and not os.listdir(folders[0]):
+    os.makedirs(folders[0], exist_ok=True)
+    if not os.listdir(folders[0]):
         for data in seeds():
             Path(folders[0], hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
     arguments += [f"-{name}={value}" for name, value in DEFAULTS.items()

@@ -64,7 +64,7 @@ class Times:
                 runs.append((jump, at, top))
         self._top = max(top, int(time_ns[at:].max(initial=top)))
         for begin, end, level in runs:
-            time_ns[begin:end] = level
+            np.minimum(time_ns[begin:end], level, out=time_ns[begin:end])
         self.mended = mended
         self._seen += len(time_ns)
         return True
@@ -73,7 +73,7 @@ class Times:
     def _beginning(time_ns: NDArray[np.int64]) -> tuple[int, int]:
         """How many of the file's first packets cannot be believed, and the time that the file begins at."""
         first = int(time_ns[0])
-        behind = np.flatnonzero(first - time_ns[:FEW // 8 + 1] > AHEAD_NS)
-        if len(behind) and len(time_ns) > 4 * int(behind[0]):
-            return int(behind[0]), int(time_ns[behind[0]])
-        return 0, first
+        back = int((first - time_ns[:FEW // 8 + 1] > AHEAD_NS).argmax())
+        level = int(time_ns[back])
+        near = np.abs(time_ns[back:back + FEW] - level) <= (first - level) // 2
+        return (back, level) if back and int(np.count_nonzero(near)) >= _WITNESSES * back else (0, first)
