@@ -27,7 +27,9 @@ _TABLE: dict[int, str | None] = {
     **{ord(small): large for small, large in _SMALL.items()},
     **{ord(small) + 0x60: large for small, large in _SMALL.items()},
     **{ord(variant): group[0] for group in _VARIANTS for variant in group[1:] if variant != group[0]},
-    **dict.fromkeys(map(ord, "・·‧"), None), ord("〜"): "~", ord("’"): "'", ord("‘"): "'",
+    **dict.fromkeys(map(ord, "・·‧\u00ad\u200b\u200c\u200d\u2060\ufeff"), None),
+    **dict.fromkeys((*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)), None),  # which of a letter's forms is meant
+    ord("〜"): "~", ord("’"): "'", ord("‘"): "'",
 }
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _VOWELS = {kana: vowel for row, vowel in (("あかがさざただなはばぱまやらわ", "あ"), ("いきぎしじちにひびぴみり", "い"),

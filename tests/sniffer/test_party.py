@@ -93,7 +93,8 @@ def test_not_asked(privacy: str) -> None:
 
 
 @pytest.mark.parametrize(("privacy", "withheld"), [
-    ("full", "by-caller"), ("uri", "by-caller"), ('"full"', "by-caller"), ("name", ""), ("off", ""), ("full-network", "by-caller")])
+    ("full", "by-caller"), ("uri", "by-caller"), ('"full"', "by-caller"), ("name", ""), ("off", ""),
+    ("full-network", "by-caller")])
 def test_privacy_of_a_remote_party(privacy: str, withheld: str) -> None:
     party = caller(f"Remote-Party-ID: <sip:0311111111@c>;party=calling;screen=yes;privacy={privacy}")
     assert (party.number, party.withheld) == ("0311111111", withheld)
