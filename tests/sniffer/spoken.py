@@ -25,9 +25,30 @@ from tests.sniffer.flows import T0, Row, S, closed, row, seconds, send
 from rokuon.sniffer.call import CallTracker
 from rokuon.sniffer.model import Call
 
-__all__ = ["FACTS", "MANNERS", "Case", "calls_of", "document", "outcome", "read"]
+__all__ = ["FACTS", "HERE", "MANNERS", "Case", "calls_of", "counted", "document", "outcome", "read"]
 
 HERE = Path(__file__).parent / "spoken_cases"
+INTRODUCTION = """\
+# SIP as it is spoken
+
+What decides what a call is: when it begins, who answers, where its media goes, who holds, when it ends. Each case here is
+a flow of messages in `tests/sniffer/spoken_cases/`, with the call that must come of it. `tests/sniffer/test_spoken.py` holds
+rokuon to it, as `test_case[the case's name]`. Change them there, and write this page anew by
+`python -m tests.sniffer.spoken > docs/signalling.md`.
+
+- *RFC*: number and sections; T.38 is ITU-T T.38.
+- *Counted as*: what real phones do wrong is taken for what they mean, and counted under a name: in the call's `anomalies`,
+  or among those of no call (`rokuon stats`). `–`: it is as it should be, and nothing is counted.
+- Which calls are legs of one conversation (Replaces, RFC 3891; REFER, RFC 3515; Session-ID, RFC 7989; back-to-back user
+  agents) is the business of `rokuon.sniffer.linking`, tried in `tests/sniffer/test_linking.py`. How hard a message may be to
+  read: [torture.md](torture.md).
+- A payload type that changes its codec: `tests/sniffer/test_spoken_sound.py` hears it.
+"""
+COUNTED = """\
+## What is counted
+
+Names in `anomalies` that signalling brings about; those with `tcp-` and `websocket-` are told of connections, not of calls.
+"""
 BLOCKS = {
     "@ring": ["0 A>B INVITE 1 sdp=A:1000", "0.1 B>A 180 1"],
     "@talk": ["0 A>B INVITE 1 sdp=A:1000", "0.1 B>A 180 1", "2 B>A 200 1 sdp=B:2000", "2.1 A>B ACK 1"],
@@ -129,9 +150,23 @@ FACTS: Mapping[str, Callable[[Call], list[str]]] = {
 """What a case may say of its first call."""
 
 
+def counted() -> dict[str, str]:
+    """The anomalies that are counted of signalling, and what each is; from `anomalies.tsv`."""
+    lines = (HERE / "anomalies.tsv").read_text("utf-8").splitlines()
+    return dict(line.split("\t", 1) for line in lines if line)
+
+
 def document() -> str:
     """docs/signalling.md"""
-    return ""
+    parts = [INTRODUCTION]
+    for title, cases in read().items():
+        parts += [f"## {title}", "", "| case | RFC | what rokuon does | counted as |", "|---|---|---|---|"]
+        for case in cases:
+            parts.append(f"| {case.name} | {case.rfc} | {case.does} | {', '.join(f'`{name}`' for name in case.odd) or '–'} |")
+        parts.append("")
+    parts += [COUNTED, "| name | what it is |", "|---|---|"]
+    parts += [f"| `{name}` | {what} |" for name, what in sorted(counted().items())]
+    return "\n".join(parts) + "\n"
 
 
 if __name__ == "__main__":

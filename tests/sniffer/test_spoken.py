@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
-from tests.sniffer.spoken import FACTS, calls_of, outcome, read
+from tests.sniffer.spoken import FACTS, HERE, calls_of, counted, document, outcome, read
 
 from rokuon.sniffer.sip import looks_like_sip
 
@@ -32,3 +33,21 @@ def test_version_in_small_letters(text: bytes) -> None:
     """RFC 3261 section 7.1: its case does not matter."""
     assert looks_like_sip(text)
     assert not looks_like_sip(text.replace(b"ip/2.0", b"mtp"))
+
+
+def test_the_document_is_written_from_the_cases() -> None:
+    page = HERE.parents[2] / "docs" / "signalling.md"
+    assert page.read_text("utf-8") == document()
+
+
+def test_every_name_that_is_counted_is_explained() -> None:
+    told = re.compile(r"anomalies(?:\[|\.append)|_count\(|odd\.append|SipError\(")
+    found: set[str] = set()
+    for name in ("attempt", "binding", "call", "legs", "noting", "offer_answer", "sdp", "sip", "sip_headers", "tcp"):
+        for line in (HERE.parents[2] / "sniffer" / f"{name}.py").read_text("utf-8").splitlines():
+            if told.search(line):
+                found.update(re.findall(r'"([a-z0-9]+(?:-[a-z0-9]+)+|evicted)"', line))
+    families = {"bye-of-unknown-dialog", "sip-two-call-id"}
+    assert found == set(counted()) - families
+    seen = {name for case in CASES.values() for name in case.odd}
+    assert all(name in counted() or name.endswith("-of-unknown-dialog") for name in seen)
