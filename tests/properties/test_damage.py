@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -20,7 +22,8 @@ from rokuon.store.record_files import record_files
 from rokuon.store.settings import RecordSettings, Settings
 from rokuon.store.summary import Summary
 
-CAPTURES = Path(__file__).resolve().parents[3] / "shared" / "captures" / "selfmade"
+ROOT = Path(__file__).resolve().parents[2]
+CAPTURES = ROOT.parent / "shared" / "captures" / "selfmade"
 NAMES = sorted(path.name for path in CAPTURES.glob("*.pcap"))
 HERE = Settings(record=RecordSettings(segment=1, window=2.0))
 few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -139,3 +142,24 @@ def test_damage_anywhere_in_the_file(changes: list[tuple[float, int]], left: flo
         return
     assert not summary.quarantined
     assert len(found) == summary.calls_added
+
+
+@pytest.mark.parametrize("years", [1, 40])
+@pytest.mark.parametrize("count", [1, 30])
+def test_signalling_of_another_year_ends_no_call(years: int, count: int) -> None:
+    """Time goes by packets; a message that is dated years ahead, amid the calls, is not what it goes by."""
+    packets = sorted([*WELL, *ILL], key=lambda p: p.time_ns)
+    at = next(n for n, p in enumerate(packets) if n > 30 and p in ILL)
+    forged = packets[at]._replace(time_ns=packets[at].time_ns + years * 365 * 86_400 * SECOND, data=ILL[0].data)
+    summary, found = recorded(pcap([*packets[:at], *[forged] * count, *packets[at:]]))
+    assert [line for line in summary.warnings if f"{count} of {len(packets) + count} packets are dated long after" in line]
+    assert {name: found.get(name) for name in unharmed()} == unharmed()
+
+
+@pytest.mark.skipif(not (ROOT / "bench" / "damage.py").exists(), reason="not in a checkout")
+@pytest.mark.parametrize("first", [1_000_000, 2_000_000])
+def test_damaged_captures_through_the_command(first: int) -> None:
+    """A few of the seeds of docs/testing.md, on the captures of fixtures/pcaps and those shared."""
+    command = [sys.executable, ROOT / "bench" / "damage.py", "--seeds", "10", "--first", str(first)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
