@@ -25,8 +25,6 @@ class Exchange:
     """Whether the offer and the answer have a section for images in use: T.38."""
     held: bool = False
     """Its effect on hold was drawn."""
-    sections: int = 0
-    """Of the offer."""
     said: dict[tuple[Hop, str], SessionDescription] = field(default_factory=dict)
     """Who described what last, and where."""
 

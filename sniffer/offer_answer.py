@@ -138,12 +138,13 @@ class OfferAnswer:
         if before is not None and side == "callee" and exchange.offerer == "caller" and not alike(before, sdp):
             self._count("answer-changed")  # it must be the same, and phones move on so (RFC 3261 13.2.1)
         if exchange.offerer is None:
-            exchange.offerer, exchange.offered, exchange.sections = side, direction(sdp), len(sdp.media)
+            exchange.offerer, exchange.offered = side, direction(sdp)
             exchange.fax = has_fax(sdp), False
         elif exchange.offerer != side and not exchange.answered:
             exchange.answered = direction(sdp)
             exchange.fax = exchange.fax[0], has_fax(sdp)
-            if len(sdp.media) != exchange.sections:  # RFC 3264 6
+            offer = next((said for (where, who), said in exchange.said.items() if where == hop and who != tag), sdp)
+            if len(sdp.media) != len(offer.media):  # RFC 3264 6
                 self._count("answer-sections-differ")
         if exchange.agreed is False:
             return

@@ -112,10 +112,11 @@ def _case(block: str) -> Case:
     return case
 
 
-def calls_of(case: Case) -> tuple[list[Call], CallTracker]:
-    """All calls of a case, after which nothing comes for a day, in order of their start."""
+def calls_of(case: Case, copies: int = 1) -> tuple[list[Call], CallTracker]:
+    """All calls of a case by their start, each message sent so often; nothing comes after it for a day."""
     tracker = CallTracker()
-    flow: list[Row] = [row(line, MANNERS[case.manner]) for line in case.flow]
+    once: list[Row] = [row(line, MANNERS[case.manner]) for line in case.flow]
+    flow = [r._replace(time_ns=r.time_ns + i) for r in once for i in range(copies)]
     events = send(tracker, flow) + tracker.expire(T0 + 100_000 * S)
     assert not tracker.live
     assert tracker.next_timer_ns() is None
