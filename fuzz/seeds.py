@@ -159,6 +159,14 @@ def pcapng_files() -> list[bytes]:
     return out
 
 
+def merged() -> list[bytes]:
+    """Several files, some of whose packets overlap."""
+    each, other = ([Input(data).rest for data in make()] for make in (pcap_files, pcapng_files))
+    short = [pcap([p._replace(data=p.data[:60]) for p in packets()[n:n + 5]], nano=True) for n in (0, 2, 90)]
+    return [Input.of((n % 4,), joined(files)) for n, files in enumerate((short, short[:2], [each[0][:400], short[0]],
+                                                                        [other[0], short[0]], [short[1], short[1]], short[::-1]))]
+
+
 def decoders() -> list[bytes]:
     return [Input.of((n % 6, 3), joined(p[12:] for p in rtp_packets()[n:n + 9])) for n in range(12)]
 
@@ -169,8 +177,8 @@ def texts() -> list[bytes]:
             "無効な名前\u200b\ufeff\r\n".encode(), *sip()[:6]]
 
 
-TARGETS = {"sip": sip, "sdp": sdp, "tcp": tcp, "defrag": defrag, "pcap": pcap_files, "pcapng": pcapng_files, "rtp": rtp,
-           "rtcp": rtcp, "ip": frames, "calls": calls, "decoders": decoders, "stored": texts}
+TARGETS = {"sip": sip, "sdp": sdp, "tcp": tcp, "defrag": defrag, "pcap": pcap_files, "merge": merged, "pcapng": pcapng_files,
+           "rtp": rtp, "rtcp": rtcp, "ip": frames, "calls": calls, "decoders": decoders, "stored": texts}
 
 
 def main() -> None:
