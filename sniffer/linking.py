@@ -221,6 +221,8 @@ class Linker:
     def _seek_twin(self, call: Call) -> None:
         """Calls whose callee is the host that begins this one, and which began just before."""
         leg = call.legs[0]
+        if leg.caller.address == leg.callee.address:
+            return  # a host that speaks with itself: its address does not tell who relays what
         for number in self._taken.get((leg.caller.address, _ending(leg.callee.number)), ()):
             other = self._calls.get(number)
             if other is None or not 0 <= call.start_ns - other.start_ns <= _INVITE_NS or other.legs[0].call_id == leg.call_id:

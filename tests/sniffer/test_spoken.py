@@ -6,8 +6,11 @@ import re
 from collections import Counter
 
 import pytest
+from tests.sniffer.flows import row
 from tests.sniffer.spoken import FACTS, HERE, calls_of, counted, document, outcome, read
 
+from rokuon.sniffer.call import CallTracker
+from rokuon.sniffer.linking import Linker
 from rokuon.sniffer.sip import looks_like_sip
 
 SECTIONS = read()
@@ -61,3 +64,19 @@ def test_what_comes_three_times_is_heard_once(name: str) -> None:
         calls, _ = calls_of(case, copies)
         runs.append([(outcome(call), call.caller, call.callee, call.legs, call.claims, call.events) for call in calls])
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize(("hosts", "twins"), [(("A>A", "A>A"), 0), (("A>P", "P>B"), 1)])
+def test_a_host_that_calls_itself_has_no_twins(hosts: tuple[str, str], twins: int) -> None:
+    """Load tests on the loopback interface: the same numbers at the same moment, and no back-to-back user agent (RFC 7092)."""
+    linker, tracker = Linker(), CallTracker()
+    for n, (there, at) in enumerate(zip(hosts, (0, 0.01), strict=True)):
+        back = there[::-1]
+        for line in (f"{at} {there} INVITE 1 id={n}", f"{1 + at} {back} 200 1 id={n}", f"{2 + at} {there} BYE 2 id={n}"):
+            r = row(line)
+            tracker.receive(r.time_ns, r.src, r.dst, 0, "udp", r.message)
+            if r.message.method == "INVITE" and not r.message.status:
+                linker.begun(tracker.live[n + 1], r.message)
+    for call in list(tracker.live.values()):
+        linker.decided(call)
+    assert len(linker.links) == twins
