@@ -80,11 +80,12 @@ def captures() -> list[Path]:
 
 
 # -- a recording ---------------------------------------------------------------
-def record(octets: bytes, scratch: Path) -> Recording:
-    """The capture recorded by the command in a process of its own."""
+def record(octets: bytes, scratch: Path, small: bool = False) -> Recording:
+    """The capture recorded by the command in a process of its own; `small`: read in small pieces, through a small spool."""
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     (scratch / "c.pcap").write_bytes(octets)
+    (scratch / "c.toml").write_text("[record]\nsegment = 1\n" if small else "", "ascii")
     if not (child := os.fork()):
         _command(scratch)
     deadline = time.monotonic() + WALL_S
@@ -116,7 +117,8 @@ def _command(scratch: Path) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         from rokuon.cli import main  # noqa: PLC0415 - loaded by the parent
 
-        main(["--data", str(scratch / "data"), "record", "--jobs", "1", "-r", str(scratch / "c.pcap")])
+        main(["--config", str(scratch / "c.toml"), "--data", str(scratch / "data"), "record", "--jobs", "1",
+              "-r", str(scratch / "c.pcap")])
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else 1
         sys.stdout.flush()
@@ -234,7 +236,7 @@ def run(paths: Sequence[Path], seeds: range, scratch: Path, keep: Path | None) -
         if base is None:
             continue
         damaged = damage(base.packets, base.witness, seed)
-        done = record(damaged.octets, scratch)
+        done = record(damaged.octets, scratch, seed % 3 == 0)
         faults, spared = compare(base, damaged, done)
         if faults and keep:
             keep.mkdir(parents=True, exist_ok=True)
