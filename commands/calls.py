@@ -35,17 +35,18 @@ SORTS = ("start", "oldest", "duration", "setup", "mos", "lost", "caller", "calle
 @click.pass_obj
 def calls(context: Context, /, sort: str, limit: int | None, form: str | None, **options: Any) -> int:
     """List calls of every state, newest first."""
-    from rokuon.store.query import COLUMNS, find, list_calls
+    from rokuon.store.query import COLUMNS, each_id, list_calls, pages
 
     if limit is None and form is None and is_terminal(sys.stdout):
         limit = 20
     which = chosen_by(options, sort, limit)
     if form in ("json", "jsonl"):
-        return write_json(context, find(context.layout, which, context.region), array=form == "json")
-    rows = list_calls(context.layout, which, context.region)
+        return write_json(context, each_id(context.layout, which, context.region), array=form == "json")
     if form == "csv":
-        stdout_bytes(csv_text(COLUMNS, rows).encode())
-    elif rows:
+        stdout_bytes(csv_text(COLUMNS, []).encode())
+        for page in pages(context.layout, which, context.region):
+            stdout_bytes(csv_text(None, page).encode())
+    elif rows := list_calls(context.layout, which, context.region):
         print_calls(rows)
     else:
         print_nothing(context, filtered=which.chosen)

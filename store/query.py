@@ -7,8 +7,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,8 @@ from rokuon.store.names import fold, parts_of
 from rokuon.store.numbers import Wanted, default_region, wanted
 from rokuon.store.suggest import BEGINNING, LAST_PART
 
-__all__ = ["COLUMNS", "SORTS", "CallFilter", "CallRow", "Result", "ask", "find", "list_calls", "resolve", "save",
-           "state_counts"]
+__all__ = ["COLUMNS", "SORTS", "CallFilter", "CallRow", "Result", "ask", "each_id", "find", "list_calls", "pages",
+           "resolve", "save", "state_counts"]
 
 SORTS = {
     "start": "start_time DESC NULLS LAST", "oldest": "start_time ASC NULLS LAST", "duration": "duration_s DESC NULLS LAST",
@@ -97,6 +97,9 @@ COLUMNS = CallRow._fields
 SELECTED = ", ".join({"start": "start_time", "answer": "answer_time", "end": "end_time"}.get(c, c) for c in COLUMNS[:-1])
 TAGS = """SELECT id, list(value ORDER BY annotation) FROM annotations
           WHERE kind = 'tag' AND id IN (SELECT unnest(?::VARCHAR[])) GROUP BY id"""
+DAYS = "SELECT CAST(start_time AS DATE) AS day, count(*) FROM calls WHERE {} GROUP BY day ORDER BY day NULLS LAST"
+PAGE = 20_000
+"""Calls."""
 MARKS = {"caller": "<", "callee": ">"}
 NAMED = """
     SELECT id FROM calls WHERE {id}
@@ -129,7 +132,8 @@ def conditions(which: CallFilter, region: str | None) -> tuple[str, dict[str, An
         tests += [f"starts_with(coalesce({{side}}_e164, {{side}}_plain), {parameter(begin)})" for begin in want.begins]
         places = [test.format(side=side) for side in sides for test in tests]
         marks = "[<>&]" if len(sides) > 1 else MARKS[sides[0]]
-        places.append(f"(words IS NOT NULL AND regexp_matches(words, {parameter(line_of(want, marks))}))")
+        literal = parameter(" " if want.begins else want.suffix)  # in every line that can match, and quickly looked for
+        places.append(f"(contains(words, {literal}) AND regexp_matches(words, {parameter(line_of(want, marks))}))")
         return "(" + " OR ".join(places) + ")"
 
     def named(text: str) -> str:
@@ -188,18 +192,68 @@ def order(which: CallFilter) -> str:
 
 def list_calls(layout: Layout, which: CallFilter, region: str | None = None) -> list[CallRow]:
     """Rows of the calls that the filter lets through, in its order. Raises ValueError where a number is none."""
-    where, given = conditions(which, region or default_region())
-    with open_index(layout.index) as db:
-        rows = db.execute(f"SELECT {SELECTED} FROM calls WHERE {where} {order(which)}", given).fetchall()
-        tags = dict(db.execute(TAGS, [[row[0] for row in rows]]).fetchall())
-    return [CallRow._make([*row, tags.get(row[0], [])]) for row in rows]
+    return [row for page in pages(layout, which, region) for row in page]
+
+
+def pages(layout: Layout, which: CallFilter, region: str | None = None) -> Iterator[list[CallRow]]:
+    """The same some thousands at a time: of any number, in little memory."""
+    for rows, tags in asked(layout, which, region, SELECTED):
+        yield [CallRow._make([*row, tags.get(row[0], [])]) for row in rows]
 
 
 def find(layout: Layout, which: CallFilter, region: str | None = None) -> list[str]:
     """Ids of the calls that the filter lets through, in its order. Raises ValueError where a number is none."""
+    return list(each_id(layout, which, region))
+
+
+def each_id(layout: Layout, which: CallFilter, region: str | None = None) -> Iterator[str]:
+    """The same one after another: of any number, in little memory."""
+    for rows, _ in asked(layout, which, region, "id"):
+        yield from (call_id for (call_id,) in rows)
+
+
+Page = tuple[list[tuple[Any, ...]], dict[str, list[str]]]
+Span = tuple[str, dict[str, Any]]
+
+
+def asked(layout: Layout, which: CallFilter, region: str | None, columns: str) -> Iterator[Page]:
+    """Rows that begin with the id, and tags by id. In order of time, spans of days are asked for one after another, and the index
+    is closed between them: a sort of all would not fit into memory, and who reads what we write may take hours.
+    """
     where, given = conditions(which, region or default_region())
-    with open_index(layout.index) as db:
-        return [i for (i,) in db.execute(f"SELECT id FROM calls WHERE {where} {order(which)}", given).fetchall()]
+    left = which.limit
+    at_once = which.sort not in ("start", "oldest") or (left is not None and left <= PAGE)
+    if at_once:
+        spans: list[Span] = [("true", {})]
+    else:
+        with open_index(layout.index) as db:
+            spans = spans_of(db.execute(DAYS.format(where), given).fetchall(), newest_first=which.sort == "start")
+    for span, bounds in spans:
+        ordered = f"SELECT {columns} FROM calls WHERE {where} AND {span} {order(replace(which, limit=left))}"
+        with open_index(layout.index) as db:
+            rows = db.execute(ordered, given | bounds).fetchall()
+            tags = dict(db.execute(TAGS, [[row[0] for row in rows]]).fetchall()) if columns != "id" else {}
+        yield rows, tags
+        if left is not None:
+            left -= len(rows)
+            if left <= 0:
+                return
+
+
+def spans_of(days: list[tuple[date | None, int]], newest_first: bool) -> list[Span]:
+    """Conditions for PAGE calls or those of a day each, if that has more; `days`: how many began on each, by time, None last."""
+    dated = [(day, calls) for day, calls in days if day is not None]
+    made: list[Span] = []
+    while dated:
+        some: list[date] = []
+        calls = 0
+        while dated and (not some or calls + dated[-newest_first][1] <= PAGE):
+            day, more = dated.pop(-newest_first)
+            some.append(day)
+            calls += more
+        made.append(("start_time BETWEEN $first AND $last", {"first": datetime.combine(min(some), time.min),
+                                                             "last": datetime.combine(max(some), time.max)}))
+    return made + [("start_time IS NULL", {}) for day, _ in days if day is None]
 
 
 def resolve(layout: Layout, name: str) -> str:

@@ -45,14 +45,15 @@ def listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Deleti
 
     def prepare(delete: Deleting) -> tuple[Path, list[str]]:
         layout, index, ids = archive(tmp_path / "data", 5)
-        find = query.find
+        each_id = query.each_id
 
         def found(*args: Any) -> list[str]:
-            listed = find(*args)
+            listed = list(each_id(*args))
             delete(layout, index, ids[1])
             return listed
 
         monkeypatch.setattr(query, "find", found)
+        monkeypatch.setattr(query, "each_id", found)
         return layout.root, [call_id for call_id in ids[::-1] if call_id != ids[1]]
 
     return prepare

@@ -11,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.store.sidecars import HOSTILE, hostile, sidecar, some
 
+from rokuon.store import query
+from rokuon.store.database import open_index
 from rokuon.store.errors import AmbiguousCallError, NoSuchCallError, StoreError
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout
-from rokuon.store.query import SORTS, CallFilter, ask, find, list_calls, resolve, state_counts
+from rokuon.store.query import SORTS, CallFilter, ask, each_id, find, list_calls, pages, resolve, state_counts
 
 MADE = some(48)
 NOON = datetime(2026, 11, 24, 3, tzinfo=UTC)
@@ -176,3 +178,49 @@ def test_sql_reads_the_index_and_nothing_else(layout: Layout, tmp_path: Path, st
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
     assert len(find(layout, CallFilter())) == 48
+
+
+# -- any number of them --------------------------------------------------------
+@pytest.mark.parametrize("page", [1, 3, 7, 1000])
+@pytest.mark.parametrize("sort", ["start", "oldest", "duration"])
+def test_pages_are_the_list(layout: Layout, monkeypatch: pytest.MonkeyPatch, page: int, sort: str) -> None:
+    by_id = {call["id"]: call for call in MADE}
+    for limit in (None, 0, 1, 5, 47, 48, 1000):
+        for chosen in (CallFilter(sort=sort, limit=limit), CallFilter(sort=sort, limit=limit, states=["answered"])):
+            with open_index(layout.index) as db:
+                order = {"start": "start_time DESC, id DESC", "oldest": "start_time, id DESC",
+                         "duration": "duration_s DESC NULLS LAST, start_time DESC, id DESC"}[sort]
+                found = db.table("calls").order(order).project("id, state").fetchall()
+            want = [i for i, state in found if not chosen.states or state in chosen.states][:limit]
+            monkeypatch.setattr(query, "PAGE", page)
+            assert [row.id for part in pages(layout, chosen) for row in part] == want
+            assert list(each_id(layout, chosen)) == want == find(layout, chosen)
+            assert [row.tags for row in list_calls(layout, chosen)] == [by_id[i]["tags"] for i in want]
+
+
+def test_pages_of_calls_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last moment of a day, the ends of the calendar, calls at the same time, calls of no time."""
+    monkeypatch.setattr(query, "PAGE", 2)
+    layout = Layout(tmp_path)
+    times = ["0001-01-01T00:00:00.000000Z", "2026-11-24T23:59:59.999999Z", "2026-11-25T00:00:00.000000Z",
+             "9999-12-31T23:59:59.999999Z", "2026-11-24T00:00:00.000000Z"]
+    made = [sidecar(n, start=times[n % len(times)]) for n in range(20)]
+    Index(layout.index).add_calls(made)
+    with open_index(layout.index, write=True) as db:
+        db.execute("UPDATE calls SET start_time = NULL WHERE start_time = '2026-11-25'")
+    for sort, backwards in (("start", True), ("oldest", False)):
+        found = [row for page in pages(layout, CallFilter(sort=sort)) for row in page]
+        assert {row.id for row in found} == {call["id"] for call in made}
+        assert len(found) == len(made)
+        dated = [row.start for row in found if row.start is not None]
+        assert dated == sorted(dated, reverse=backwards)
+        assert [row.start for row in found[len(dated):]] == [None] * (20 - 16)
+
+
+def test_the_index_is_closed_between_pages(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query, "PAGE", 5)
+    reading = pages(layout, CallFilter())
+    next(reading)
+    with open_index(layout.index, write=True, patience_s=0.2):
+        pass
+    assert sum(map(len, reading)) >= 40
