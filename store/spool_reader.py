@@ -46,7 +46,7 @@ class SourceReader:
         self.reading = ""
         """Name of the segment that more may come of."""
         self.newest_ns = 0
-        """Packet time of the newest run, and the epoch that it is of; 0: none came yet."""
+        """Packet time of the newest run, or how far the source had come where none is left, and its epoch; 0: not known."""
         self.given_epoch = 0
         self.opened: list[str] = []
         """Segments that were looked into, since whoever reads this last emptied it; what none of them holds is not needed."""
@@ -73,6 +73,8 @@ class SourceReader:
         """The next runs, at most so many; none: there are no more at the moment. Stream numbers are the capture's."""
         if self._left is None:
             self._leave(self._found())
+            if not self._left:
+                self._adopt()
         runs: list[Run] = []
         while len(runs) < most:
             if not self._left:
@@ -99,6 +101,12 @@ class SourceReader:
         """These runs are to be read next."""
         self._left = places[::-1]
         self._unread.update(place.name for place in places)
+
+    def _adopt(self) -> None:
+        """Nothing is left of what the source wrote: how far it was is in its head."""
+        state = self.head()
+        if state is not None and state.epoch:
+            self.given_epoch, self.newest_ns, self.replayed_ns = state.epoch, state.now_ns, 0
 
     def busy(self, name: str) -> bool:
         """Whether more may come of the segment of this name."""
