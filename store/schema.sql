@@ -40,9 +40,9 @@ CREATE TABLE calls (
     callee_e164 VARCHAR,
     caller_plain VARCHAR,           -- without separators; anonymous where withheld
     callee_plain VARCHAR,
-    caller_folded VARCHAR,          -- name: NFKC, case folded, no white space
+    caller_folded VARCHAR,          -- names, a line each: NFKC, case folded, no white space; kana as hiragana (docs/names.md)
     callee_folded VARCHAR,
-    words VARCHAR                   -- folded: what --text looks through beyond names and numbers
+    words VARCHAR                   -- a line each: further numbers (docs/names.md); folded, what --text looks through
 );
 
 CREATE TABLE legs (
