@@ -28,11 +28,12 @@ import measure
 from calls import START, frame
 
 from rokuon.sniffer.call import CallTracker
-from rokuon.sniffer.packet import Endpoint, PacketBatch
+from rokuon.sniffer.packet import Endpoint
 from rokuon.sniffer.pcap_file import open_capture
 from rokuon.sniffer.sip import parse
 from rokuon.store.capture import Capture
 from rokuon.store.correlate import Correlator
+from rokuon.store.memory import keep_pages
 
 CAPTURE = measure.ROOT.parent / "shared" / "captures" / "real" / "sipp-branch-scenario-1334calls.pcapng"
 AIM_US, AIM_S = 100, 2
@@ -170,16 +171,11 @@ def track_all(sent: list[Sent]) -> int:
     return tracker.begun
 
 
-def runs_of(path: Path) -> list[PacketBatch]:
-    """The batches of a capture."""
-    with open_capture(path) as file:
-        return list(file)
-
-
-def correlate_all(batches: list[PacketBatch]) -> tuple[float, int]:
+def correlate_all(path: Path) -> tuple[float, int]:
     """From packets to calls with their spans of streams: CPU seconds, and how many spans."""
     capture, correlator = Capture(), Correlator()
-    runs = [capture.process(batch) for batch in batches]
+    with open_capture(path) as file:
+        runs = [capture.process(batch) for batch in file]
     gc.collect()
     begun, spans = time.process_time(), 0
     for run in runs:
@@ -225,22 +221,24 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     args = parser.parse_args()
     sent = messages(args.messages)
+    keep_pages()  # as `rokuon record` does
     with tempfile.TemporaryDirectory(prefix="rokuon-bench-") as where:
-        capture_of(sent, Path(where) / "sip.pcap")
-        batches = runs_of(Path(where) / "sip.pcap")
-    if args.profile:
-        with cProfile.Profile() as profile:
-            correlate_all(batches)
-        pstats.Stats(profile).sort_stats("tottime").print_stats(40)
-        return 0
-    turns = [(timed(lambda: parse_all(sent)), timed(lambda: track_all(sent)), correlate_all(batches)[0])
-             for _ in range(args.repeat)]
+        path = Path(where) / "sip.pcap"
+        capture_of(sent, path)
+        if args.profile:
+            with cProfile.Profile() as profile:
+                correlate_all(path)
+            pstats.Stats(profile).sort_stats("tottime").print_stats(40)
+            return 0
+        spans = correlate_all(path)[1]
+        turns = [(timed(lambda: parse_all(sent)), timed(lambda: track_all(sent)), correlate_all(path)[0])
+                 for _ in range(args.repeat)]
     best = [min(costs) * 1e6 / len(sent) for costs in zip(*turns, strict=True)]
     size = sum(len(each.text) for each in sent) // len(sent)
     rows = [[name, f"{us:.1f}", f"{1e6 / us:,.0f}"] for name, us in zip(
         ("parse", "parse, dialog", "packet, parse, dialog, binding"), best, strict=True)]
     head = (f"{measure.machine()}. {len(sent):,} messages of {size} bytes in {track_all(sent):,} calls, "
-            f"{correlate_all(batches)[1]:,} spans of streams bound; best of {args.repeat}")
+            f"{spans:,} spans of streams bound; best of {args.repeat}")
     text = [head, "", measure.table(["", "µs of CPU a message", "messages a CPU s"], rows)]
     if args.capture.exists():
         found = whole(args.capture, shlex.split(args.rokuon), args.repeat)
