@@ -181,20 +181,19 @@ def test_sql_reads_the_index_and_nothing_else(layout: Layout, tmp_path: Path, st
 
 
 # -- any number of them --------------------------------------------------------
-@pytest.mark.parametrize("page", [1, 3, 7, 1000])
+@pytest.mark.parametrize("page", [7, 1000])
 @pytest.mark.parametrize("sort", ["start", "oldest", "duration"])
 def test_pages_are_the_list(layout: Layout, monkeypatch: pytest.MonkeyPatch, page: int, sort: str) -> None:
     by_id = {call["id"]: call for call in MADE}
     ordered = sorted(MADE, key=lambda call: (call["start"], call["id"]), reverse=sort != "oldest")
     if sort == "duration":
         ordered.sort(key=lambda call: -1.0 if call["duration_s"] is None else call["duration_s"], reverse=True)
-    for limit in (None, 0, 1, 5, 47, 48, 1000):
-        for chosen in (CallFilter(sort=sort, limit=limit), CallFilter(sort=sort, limit=limit, states=["answered"])):
-            want = [c["id"] for c in ordered if not chosen.states or c["state"] in chosen.states][:limit]
-            monkeypatch.setattr(query, "PAGE", page)
-            assert [row.id for part in pages(layout, chosen) for row in part] == want
-            assert list(each_id(layout, chosen)) == want == find(layout, chosen)
-            assert [row.tags for row in list_calls(layout, chosen)] == [by_id[i]["tags"] for i in want]
+    monkeypatch.setattr(query, "PAGE", page)
+    for chosen in (CallFilter(sort=sort), CallFilter(sort=sort, limit=9), CallFilter(sort=sort, limit=40, states=["answered"])):
+        want = [call["id"] for call in ordered if not chosen.states or call["state"] in chosen.states][:chosen.limit]
+        found = [row for part in pages(layout, chosen) for row in part]
+        assert [row.id for row in found] == want == list(each_id(layout, chosen))
+        assert [row.tags for row in found] == [by_id[i]["tags"] for i in want]
 
 
 def test_pages_of_calls_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
