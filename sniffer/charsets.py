@@ -50,6 +50,8 @@ _KANA: dict[str, float] = {kana: bits for bits, kanas in (
 _FORBIDDEN = re.compile(
     "(?<![ｦ-ﾟ])[ｧ-ｯﾞﾟﾝｰ]|(?<![ｳｶ-ﾄﾊ-ﾎ])ﾞ|(?<![ﾊ-ﾎ])ﾟ|(?<![ｷｼﾁﾆﾋﾐﾘﾞﾟ])[ｬｭｮ]|(?<![ｶ-ﾎﾏ-ﾝｦﾞﾟ])ｯ|[ｯ](?![ｶ-ﾄﾊ-ﾎ])|･(?![ｱ-ﾝ])")
 """What no word in half-width kana has: a small letter, sound mark or ﾝ to begin with, marks on what has no voice …"""
+_RUNS, _RUN_BITS = re.compile("[ｦ-ﾟ]{5,}"), 1.0
+"""Of the letters beyond four in a row of half-width kana: so many that make sense are no chance."""
 _BORDER = re.compile("[ｦ-ﾟ][一-鿿ぁ-ヶ]|[一-鿿ぁ-ヶ][ｦ-ﾟ]|[A-Za-z][一-鿿]|[一-鿿][a-z]|[ぁ-ん][ァ-ヶ]|[ァ-ヶ][ぁ-ん]")
 _EUC_BIAS, _EUC_KANA_BITS, _CUT_BITS = 2.0, 3.0, 14.0
 
@@ -148,6 +150,7 @@ def _cost(text: str) -> float:
         bits += sum(map(_bits_of, part)) - 5.0 * len(part)
         if part[0] < "\u0800":
             bits += _mixed(part)
+    bits -= sum(_RUN_BITS * (len(run) - 4) for run in _RUNS.findall(text))
     return bits + 12.0 * len(_FORBIDDEN.findall(text)) + 6.0 * len(_BORDER.findall(text))
 
 

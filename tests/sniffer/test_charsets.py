@@ -49,7 +49,7 @@ AMBIGUOUS = {
 def test_common_names(kind: str, encoding: str) -> None:
     wrong = misread(KINDS[kind], encoding)
     if kind.startswith("half-width, whole"):
-        assert len(wrong) <= 0.01 * len(KINDS[kind])
+        assert len(wrong) <= 0.005 * len(KINDS[kind])
     else:
         assert wrong <= AMBIGUOUS.get((kind, encoding), set())
 
