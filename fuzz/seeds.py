@@ -63,9 +63,9 @@ def datagrams() -> tuple[Datagram, ...]:
     return tuple(found for p in packets() if (found := datagram(p.data, p.link_type)) is not None)
 
 
-def _some(of: Iterator[bytes]) -> list[bytes]:
+def _some(of: Iterator[bytes], longest: int = LONGEST) -> list[bytes]:
     """So many different ones, the shorter first."""
-    found = {hashlib.sha256(data).digest(): data for data in of if data and len(data) <= LONGEST}
+    found = {hashlib.sha256(data).digest(): data for data in of if data and len(data) <= longest}
     ordered = sorted(found.values(), key=lambda data: (len(data), data))
     step = max(len(ordered) / MOST, 1)
     return [ordered[int(n * step)] for n in range(min(MOST, len(ordered)))]
@@ -125,7 +125,7 @@ def calls() -> list[bytes]:
             chosen = sorted([*telling, *mine[:8]], key=lambda p: p.time_ns)
             kind = LINKS.index(chosen[0].link_type) if chosen[0].link_type in LINKS else 0
             out.append(Input.of((kind, 5, 200, 1), joined(p.data for p in chosen)))
-    return out
+    return _some(iter(out), 16_000)
 
 
 def tcp() -> list[bytes]:

@@ -29,9 +29,9 @@ def test_short_run(name: str) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 @pytest.mark.parametrize("name", sorted(seeds.TARGETS))
 def test_short_run_guided_by_coverage(name: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, ROOT / "fuzz" / f"{name}.py", "-runs=500", "-seed=1", "-close_fd_mask=1",
-                           f"-artifact_prefix={tmp_path}/", tmp_path / "corpus"], capture_output=True, text=True, check=False,
-                          errors="replace")
+    done = subprocess.run([sys.executable, ROOT / "fuzz" / f"{name}.py", f"-runs={RUNS.get(name, 500)}", "-seed=1",
+                           "-close_fd_mask=1", f"-artifact_prefix={tmp_path}/", tmp_path / "corpus"],
+                          capture_output=True, text=True, check=False, errors="replace")
     assert done.returncode == 0, done.stderr[-4000:]
 
 
