@@ -18,6 +18,7 @@ __all__ = ["show"]
 
 MOST_MESSAGES = 40
 MOST_EVENTS = 40
+MOST_IDENTITIES = 8
 LONGEST = 300
 """Characters of one text that is not in a table: the sidecar has all of it."""
 
@@ -75,8 +76,11 @@ def screen(context: Context, call: dict[str, Any]) -> Iterator[str]:
 
 def facts(context: Context, call: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Labels and what stands behind them; empty where there is nothing to say."""
-    yield "From", party(call.get("caller"))
-    yield "To", party(call.get("callee"))
+    for label, key in (("From", "caller"), ("To", "callee")):
+        yield label, party(call.get(key))
+        for entry in ((call.get(key) or {}).get("also") or [])[:MOST_IDENTITIES]:
+            reason = f"  {entry['reason']}" if entry.get("reason") else ""
+            yield "", f"{entry.get('header')}: {party(entry)}{reason}"
     for other in call.get("parties") or []:
         yield "With", party(other)
     yield "Start", local(call.get("start"), fraction=True)
@@ -170,7 +174,8 @@ def party(value: object) -> str:
         return ""
     name, given, uri, address = (str(value.get(key) or "")[:100] for key in ("name", "number", "uri", "address"))
     shown = f"{name} <{given}>" if name and given else name or given or "unknown"
-    return "  ".join(filter(None, [shown, uri, address]))
+    withheld = f"(withheld: {value['withheld']})"[:100] if value.get("withheld") else ""
+    return "  ".join(filter(None, [shown, withheld, uri, address]))
 
 
 def number(value: object) -> str:

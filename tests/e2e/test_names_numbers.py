@@ -149,6 +149,16 @@ def test_from_the_shell(data: Path) -> None:
     assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
 
 
+def test_shown(data: Path) -> None:
+    """The number with the mark that its owner did not want it seen; whom a call was for before."""
+    asked, forwarded = (run(data, "show", listed(data, "--number", number)[name]["id"], env=JAPAN).stdout
+                        for name, number in (("asked", "09087654321"), ("forwarded", "0611113333")))
+    assert "Anonymous <+819087654321>  (withheld: by-caller)  tel:+819087654321" in asked
+    assert "from: Anonymous <anonymous>  sip:anonymous@anonymous.invalid" in asked
+    assert "request-uri: 202  sip:202@pbx.example" in forwarded
+    assert "diversion: 0522224444  sip:0522224444@carrier.example  no-answer" in forwarded
+
+
 def test_an_empty_search_is_refused(data: Path) -> None:
     done = run(data, "calls", "--number", "-")
     assert (done.returncode, done.stdout) == (2, "")
