@@ -111,4 +111,6 @@ def _ipv6(data: bytes, at: int, tags: tuple[int, ...]) -> IpPacket | None:
                 break
         else:
             break
+    if at > len(data):
+        return None
     return IpPacket(tags, source, destination, protocol, data[at:end], fragment)

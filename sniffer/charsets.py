@@ -59,6 +59,8 @@ _DOUBTFUL = re.compile(rb"(?:[^A-Za-z\x80-\xff]|[\xc2-\xdf][\xa1-\xbf])*")
 """UTF-8 that may as well be half-width kana: two octets a letter, and none of ASCII's."""
 _LATIN = re.compile(rb"[A-Za-z][\xc0-\xff]|[\xc0-\xff][A-Za-z]")
 _NOT_LATIN = re.compile(rb"[\x80-\xbf]|[\xc0-\xff]{2}")
+_UNASSIGNED = re.compile("[\x80\uf8f0-\uf8f3]")
+"""What Python makes of the octets 80, A0 and FD to FF, which are no CP932."""
 _NON_ASCII = re.compile(r"[^\x00-\x7f]+")
 _SCRIPTS = ((0x00C0, 0x024F), (0x0370, 0x03FF), (0x0400, 0x04FF), (0x0531, 0x0587), (0x05D0, 0x05EA), (0x0620, 0x064A))
 _LONGEST = 512
@@ -84,7 +86,8 @@ def decode(data: bytes) -> str:
     if not _NOT_LATIN.search(data) and _LATIN.search(data):
         return data.decode("latin-1")
     for text in _strictly(data, "cp932"):
-        readings.append((_cost(text), text))
+        if not _UNASSIGNED.search(text):
+            readings.append((_cost(text), text))
     for text in _euc_jp(data):
         readings.append((_cost(text) + _EUC_BIAS + _EUC_KANA_BITS * len(_KANA.keys() & set(text)), text))
     if readings:
