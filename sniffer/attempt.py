@@ -12,7 +12,7 @@ from rokuon.sniffer.legs import GONE, Legs
 from rokuon.sniffer.model import Call, Hop, Leg, SipMessage
 from rokuon.sniffer.noting import Notes, Sighting
 from rokuon.sniffer.offer_answer import Changes, OfferAnswer
-from rokuon.sniffer.party import callee_of, caller_of, connect
+from rokuon.sniffer.party import callee_of, caller_of, connect, reach
 
 __all__ = ["Attempt"]
 
@@ -150,6 +150,7 @@ class Attempt(Legs):
             caller, self._vouched = caller_of(message, call.caller.address)
             if self._vouched:
                 call.caller, leg.caller = caller, replace(caller)
+        reach(message, call.callee, leg.callee)
 
     def _dialled(self, message: SipMessage, seen: Sighting) -> None:
         """More digits of the number that is called (overlap dialling, RFC 3578)."""

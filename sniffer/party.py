@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from rokuon.sniffer.identity import asserted, diverted, identity_of, is_telephone, number_of, reason_in, wants_privacy
 from rokuon.sniffer.model import Identity, NameAddr, Party, SipMessage
 
-__all__ = ["callee_of", "caller_of", "connect", "number_of"]
+__all__ = ["callee_of", "caller_of", "connect", "number_of", "reach"]
 
-_MOST = 8
-"""Further identities that are kept of a party."""
+_MOST, _MOST_CHARACTERS = 8, 2048
+"""Further identities that are kept of a party, and how long they are together."""
 
 
 def caller_of(message: SipMessage, address: str) -> tuple[Party, bool]:
@@ -43,11 +43,21 @@ def callee_of(message: SipMessage, address: str) -> Party:
         number, uri = target, uri or message.request_uri
     party = Party(number, message.to.name, uri, address)
     if not message.status:
-        others = [Identity("request-uri", target, "", message.request_uri)] if target and target != number else []
-        others += (i for i in diverted(message) if i.number != number or i.header == "diversion")
-        if others:
-            party.also = _others(party, others)
+        reach(message, party)
     return party
+
+
+def reach(message: SipMessage, *parties: Party) -> None:
+    """Adds to the callee, in each of the objects that stand for it, whom an INVITE is sent to where it is seen, and whom it was
+    for before: at a further hop, or after a 3xx, that may be somebody else.
+    """
+    number = parties[0].number
+    target = number_of(NameAddr("", message.request_uri)) if message.request_uri else ""
+    found = [Identity("request-uri", target, "", message.request_uri)] if target and target != number else []
+    found += (i for i in diverted(message) if i.number != number or i.header == "diversion")
+    if found:
+        for party in parties:
+            party.also = _others(party, (*party.also, *found))
 
 
 def connect(message: SipMessage, *parties: Party) -> None:
@@ -73,12 +83,15 @@ def _same(one: str, other: str) -> bool:
 def _others(party: Party, identities: Iterable[Identity]) -> tuple[Identity, ...]:
     """Those of the identities that say something beyond the party's own number, name and URI, and beyond each other."""
     kept: list[Identity] = []
-    known = {(party.number, party.name, party.uri), (party.number, "", party.uri), ("", "", "")}
+    known, room = {(party.number, party.name, party.uri, ""), (party.number, "", party.uri, "")}, _MOST_CHARACTERS
     for identity in identities:
-        said = identity.number, identity.name, identity.uri
-        if (said not in known or identity.reason) and (identity.number or identity.name):
+        _, number, name, uri, _ = identity
+        said = identity[1:]
+        size = len(number) + len(name) + len(uri)
+        if said not in known and (number or name) and size <= room:
             known.add(said)
             kept.append(identity)
+            room -= size
             if len(kept) == _MOST:
                 break
     return tuple(kept)

@@ -85,6 +85,11 @@ def words(sidecar: Sidecar, row: Row, region: str | None) -> str | None:
             has = row[f"{side}_e164"] or f"={row[f'{side}_plain']}"
             lines += [f"{mark} {number}" for number in numbers_of(party, region) if number != has]
             texts += searched_in(*entries(party, "also"))
+    if len(sidecar.get("legs") or ()) > 1:
+        for party in (leg.get(side) for leg in entries(sidecar, "legs") for side in ("caller", "callee")):
+            if isinstance(party, dict) and (party.get("also") or party.get("withheld")):
+                lines += [f"& {number}" for number in numbers_of(party, region)]
+                texts += searched_in(*entries(party, "also"))
     for party in entries(sidecar, "parties") if sidecar.get("parties") else ():
         lines += [f"& {number}" for number in numbers_of(party, region, own=True)]
         texts += searched_in(party, *entries(party, "also"))

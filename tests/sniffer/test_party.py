@@ -9,7 +9,7 @@ from tests.sniffer.flows import ANSWERED, one
 
 from rokuon.sniffer.identity import REASONS, is_telephone, reason_for
 from rokuon.sniffer.model import NameAddr, Party, SipMessage
-from rokuon.sniffer.party import callee_of, caller_of, connect, number_of
+from rokuon.sniffer.party import callee_of, caller_of, connect, number_of, reach
 from rokuon.sniffer.sip import parse
 
 ANONYMOUS = '"Anonymous" <sip:anonymous@anonymous.invalid>;tag=1'
@@ -176,6 +176,28 @@ def test_identities_in_an_answer_are_not_the_callers() -> None:
     assert (party.number, party.withheld, vouched) == ("201", "", False)
 
 
+def test_passed_on() -> None:
+    """What a further hop says is added."""
+    call = one("""
+        0    A>P INVITE 1 sdp=A:1000
+        0.01 P>B INVITE 1 sdp=A:1000 hdr=P-Called-Party-ID:_<sip:205@10.0.0.2>
+        0.02 P>B INVITE 1 sdp=A:1000 hdr=Diversion:_<sip:200@pbx>;reason=no-answer
+        0.1  B>P 486 1""")
+    assert call.callee.number == "200"
+    assert [(i.header, i.number, i.reason) for i in call.callee.also] == [
+        ("p-called-party-id", "205", ""), ("diversion", "200", "no-answer")]
+    assert call.legs[0].callee == call.callee
+
+
+def test_reached_at_a_further_hop() -> None:
+    party = callee()
+    reach(invite(uri="sip:205@192.0.2.9:5060;transport=udp"), party)
+    reach(invite(uri="sip:205@192.0.2.9:5060;transport=udp"), party)
+    reach(invite("Diversion: <sip:0312345678@c>;reason=no-answer"), party)
+    reach(invite("Diversion: <sip:0312345678@c>;reason=no-answer"), party)
+    assert also(party) == [("request-uri", "205"), ("diversion", "0312345678")]
+
+
 def test_in_a_call() -> None:
     """Seen again behind a proxy that asserts an identity, the INVITE gives that; the answer's is the callee's."""
     call = one(ANSWERED.replace("0.1  B>A 180    1", """
@@ -206,6 +228,7 @@ def test_never_raises_and_bounded(from_: str, to: str, more: list[tuple[str, str
 
 def check(party: Party) -> None:
     assert len(party.also) <= 8
+    assert sum(len(i.number) + len(i.name) + len(i.uri) for i in party.also) <= 2048
     assert party.withheld in ("", *REASONS)
     for holder in (party, *party.also):
         assert len(holder.number) <= 256
