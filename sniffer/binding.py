@@ -212,6 +212,10 @@ class Binder:
 
     def _won(self, stream: Stream, call: Call, until_ns: int, *, count: bool = True) -> Iterator[Span]:
         """Goes from cut to cut, the best active claim on top of a heap: many calls may name one address."""
+        plain = self._plainly(stream, call, until_ns)
+        if plain is not None:
+            yield plain
+            return
         named = [(e, True) for e in self._claims.get(stream.dst, ())] + [(e, False) for e in self._claims.get(stream.src, ())]
         home = [n for n in named if n[0].claim.hop.encap == stream.encap]
         if not home and stream.at_home:
@@ -249,6 +253,24 @@ class Binder:
                 claim = term.entry.claim
                 speaks: Side = ("callee" if claim.side == "caller" else "caller") if term.by_destination else claim.side
                 yield Span(stream, since, until, speaks, claim, crossed)
+
+    def _plainly(self, stream: Stream, call: Call, until_ns: int) -> Span | None:
+        """What `_won` comes to where no other call has to do with the stream, and it began after its destination was named, once
+        and for the whole call: most streams.
+        """
+        there = self._claims.get(stream.dst, ())
+        if len(there) != 1 or there[0].call is not call:
+            return None
+        entry, claim = there[0], there[0].claim
+        if claim.until_ns is not None or claim.since_ns > stream.first_ns or claim.hop.encap != stream.encap or not (
+                claim.answered or self._is_between(stream, entry, True)):
+            return None
+        if any(e.call is not call for e in self._claims.get(stream.src, ())) or any(t[2] != call.number for t in stream.taken):
+            return None
+        until = until_ns if call.end_ns is None else min(until_ns, call.end_ns + self._linger)
+        if until <= stream.first_ns:
+            return None
+        return Span(stream, stream.first_ns, until, "callee" if claim.side == "caller" else "caller", claim, False)
 
     def _terms(self, stream: Stream, named: list[tuple[_Entry, bool]], until_ns: int) -> Iterator[_Term]:
         """When each claim is live, when it lingers, and when it reaches back."""

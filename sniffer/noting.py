@@ -35,7 +35,7 @@ class Notes:
 
     def __init__(self) -> None:
         self.count = 0
-        self._recent: list[tuple[int, tuple[str, str, str, Endpoint, Endpoint]]] = []  # when and which were noted last
+        self._recent: dict[tuple[str, str, str, Endpoint, Endpoint], int] = {}  # which were noted last, and when
 
     def take(self, call: Call, seen: Sighting, room: bool) -> None:
         """Notes a message in `call.messages`, if there is `room`, and in its anomalies what was odd about it."""
@@ -44,16 +44,15 @@ class Notes:
                            message.first_line[:_FIRST_LINE], message.sdp is not None)
         # Forked responses differ in their To tag alone (RFC 3261 section 16.7).
         key, recent = (line.first_line, line.cseq, message.to.tag, seen.src, seen.dst), self._recent
-        while recent and recent[0][0] <= time_ns - _COPY_NS:
-            del recent[0]
-        if recent and any(noted == key and at <= time_ns for at, noted in recent):
+        if 0 <= time_ns - recent.get(key, -_COPY_NS) < _COPY_NS:
             call.anomalies["message-copies"] += 1
         elif room and self.count < MESSAGES:
             self.count += 1
             call.messages.append(line)
-            recent.append((time_ns, key))
+            recent.pop(key, None)
+            recent[key] = time_ns
             if len(recent) > _NEAR:
-                del recent[0]
+                del recent[next(iter(recent))]
         else:
             call.anomalies["messages-dropped"] += 1
         for name in message.anomalies:

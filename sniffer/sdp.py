@@ -18,6 +18,8 @@ MAX_FORMATS = 64
 _MAX_LINES = 1_024
 _MAX_FMTP = 512
 _MAX_VALUE = 255
+_USUAL = 64
+"""Characters of an rtpmap that many descriptions have alike: what it means is kept at hand."""
 
 STATIC: Mapping[int, PayloadFormat] = MappingProxyType({
     0: PayloadFormat("PCMU", 8000), 3: PayloadFormat("GSM", 8000), 4: PayloadFormat("G723", 8000),
@@ -55,6 +57,10 @@ class _Section:
     fmtp: dict[int, str] = field(default_factory=dict)
 
 
+def _clean(text: str) -> str:
+    return text if text.isprintable() else _UNPRINTABLE.sub("\ufffd", text)
+
+
 @lru_cache(maxsize=4096)
 def canonical_address(text: str) -> str:
     """The canonical text of an IP address (brackets, a multicast "/ttl" and a "%zone", which is its sender's own affair, taken
@@ -68,7 +74,7 @@ def canonical_address(text: str) -> str:
         address = ip_address(text.partition("%")[0])
         return str(getattr(address, "ipv4_mapped", None) or address)  # RFC 4291 2.5.5.2: a host that speaks IPv4
     except ValueError:
-        return _UNPRINTABLE.sub("\ufffd", text)
+        return _clean(text)
 
 
 def parse(data: bytes, anomalies: list[str] | None = None) -> SessionDescription:
@@ -107,7 +113,7 @@ def parse(data: bytes, anomalies: list[str] | None = None) -> SessionDescription
             else:
                 odd.append("sdp-bad-line")
         elif kind == "o=" and not origin:
-            origin = _UNPRINTABLE.sub("\ufffd", value[:_MAX_VALUE])
+            origin = _clean(value[:_MAX_VALUE])
         elif kind[1:] != "=" and line.strip():
             odd.append("sdp-bad-line")
     return SessionDescription(origin, tuple([_finish(section, session, odd) for section in sections]))
@@ -118,7 +124,7 @@ def _media(value: str, odd: list[str]) -> _Section:
     parts = value.split(None, MAX_FORMATS + 3)
     section = _Section()
     if parts:
-        section.media = _UNPRINTABLE.sub("\ufffd", parts[0][:32]).lower()
+        section.media = _clean(parts[0][:32]).lower()
     if len(parts) < 3:
         odd.append("sdp-bad-media")
     else:
@@ -126,7 +132,7 @@ def _media(value: str, odd: list[str]) -> _Section:
         if port is None:
             odd.append("sdp-bad-media")
         section.port = port or 0
-        section.proto = _UNPRINTABLE.sub("\ufffd", parts[2][:32])
+        section.proto = _clean(parts[2][:32])
         if "RTP" in section.proto.upper():
             if len(parts) > MAX_FORMATS + 3:
                 odd.append("sdp-too-long")
@@ -140,13 +146,14 @@ def _media(value: str, odd: list[str]) -> _Section:
 def _attribute(section: _Section, value: str) -> None:
     name, _, value = value.partition(":")
     if name == "rtpmap":
-        if match := _RTPMAP.match(value):
-            _map(section, match)
+        known = _rtpmap(value) if len(value) < _USUAL else _rtpmap.__wrapped__(value)
+        if known is not None:
+            section.maps[known[0]] = known[1]
     elif name == "fmtp":
         if match := _FMTP.match(value):
             payload_type = int(match[1])
             if payload_type < 128:
-                section.fmtp[payload_type] = _UNPRINTABLE.sub("\ufffd", match[2][:_MAX_FMTP])
+                section.fmtp[payload_type] = _clean(match[2][:_MAX_FMTP])
     elif name in _DIRECTIONS:
         section.direction = name
     elif name == "ptime":
@@ -157,13 +164,17 @@ def _attribute(section: _Section, value: str) -> None:
         section.rtcp_mux = True
 
 
-def _map(section: _Section, match: re.Match[str]) -> None:
+@lru_cache(maxsize=1024)
+def _rtpmap(value: str) -> tuple[int, PayloadFormat] | None:
+    match = _RTPMAP.match(value)
+    if match is None:
+        return None
     payload_type, clock_rate, channels = int(match[1]), int(match[3]), int(match[4] or 1)
     if payload_type > 127 or not clock_rate:
-        return
+        return None
     if match[2].upper() == "G722":
         clock_rate = 8000  # RFC 3551 section 4.5.2; who writes 16000 still counts in 8000ths
-    section.maps[payload_type] = PayloadFormat(match[2], clock_rate, channels if 0 < channels < 256 else 1)
+    return payload_type, PayloadFormat(match[2], clock_rate, channels if 0 < channels < 256 else 1)
 
 
 def _number(text: str, limit: int) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from itertools import islice
 
 from rokuon.sniffer import sdp
@@ -31,11 +32,14 @@ _MAX_VALUES = 512
 _MAX_FIRST_LINE = 1_024
 _MAX_PARTS = 16
 _MAX_DEPTH = 3
+_USUAL = 256
+"""Characters of a list that many messages have alike, such as that of an Allow: what it is parted into is kept at hand."""
 _PADDING = b"\r\n\0 \t"
 
 _BEGINS = re.compile(rb"[\r\n\x00]{0,64}+(?:(?i:SIP)/2\.0 ++[1-6][0-9][0-9](?![0-9])|(?:%s) ++(?=[^\r\n ])|"
                      rb"[!%%'*+\-.0-9A-Z_`a-z~]{1,64}+ (?=sips?:|tel:)([^\r\n ]++)(?= (?i:SIP)/2\.0))"
                      % "|".join(METHODS).encode())
+_KNOWN = frozenset(METHODS)
 _METHOD = re.compile(r"[!%'*+\-.0-9A-Z_`a-z~]{1,64}")
 _BRANCH = re.compile(r";[ \t]*+branch[ \t]*+=[ \t]*+([^ \t;,]++)", re.IGNORECASE)
 _COOKIE = "z9hG4bK"
@@ -157,7 +161,7 @@ def _start_line(line: str, anomalies: list[str]) -> tuple[str, int, str, str]:
         return "", int(code), reason.strip()[:MAX_VALUE], ""
     method, _, rest = line.partition(" ")
     uri, space, version = rest.rpartition(" ")
-    if not space or not _METHOD.fullmatch(method) or version[:4].upper() != "SIP/":
+    if not space or (method not in _KNOWN and not _METHOD.fullmatch(method)) or version[:4].upper() != "SIP/":
         raise SipError("sip-start-line")
     _check_version(version, anomalies)
     if uri[:1] == " " or uri[-1:] == " ":
@@ -211,7 +215,9 @@ def _headers(text: str, plain: bool, anomalies: list[str]) -> dict[str, tuple[st
             anomalies.append("sip-long-header")
             value = value[:MAX_VALUE]
         had = headers.get(key)
-        values = tuple(split_list(value)) if "," in value and key in LISTS else (value,)
+        values: tuple[str, ...] = (value,)
+        if "," in value and key in LISTS:
+            values = _parts(value) if len(value) < _USUAL else tuple(split_list(value))
         count += len(values)
         if count > _MAX_VALUES:
             anomalies.append("sip-too-many-headers")
@@ -224,6 +230,11 @@ def _headers(text: str, plain: bool, anomalies: list[str]) -> dict[str, tuple[st
     return headers
 
 
+@lru_cache(maxsize=1024)
+def _parts(value: str) -> tuple[str, ...]:
+    return tuple(split_list(value))
+
+
 def _one(headers: dict[str, tuple[str, ...]], name: str) -> str:
     """The first value of a header field; "" where there is none."""
     values = headers.get(name)
@@ -233,7 +244,7 @@ def _one(headers: dict[str, tuple[str, ...]], name: str) -> str:
 def _cseq(value: str) -> tuple[int, str]:
     """Sequence number (-1: not a number below 2**32) and method."""
     parts = value.split(None, 2)
-    if len(parts) < 2 or not _METHOD.fullmatch(parts[1]):
+    if len(parts) < 2 or (parts[1] not in _KNOWN and not _METHOD.fullmatch(parts[1])):
         return -1, ""
     digits = parts[0]
     if len(digits) > 10 or not digits.isascii() or not digits.isdigit() or int(digits) >= 1 << 32:
