@@ -17,9 +17,13 @@ from rokuon.store.sidecar import Sidecar, nanoseconds
 
 __all__ = ["Coverage", "Standing", "of_job", "of_sidecar", "standing"]
 
-STEP_NS = 2_000_000_000
+SECOND = 1_000_000_000
+STEP_NS = 2 * SECOND
 ENDS = {"bye": 2, "cancel": 2, "reject": 2, "timeout": 1}
 """How well a call's end is known; what is not named here was broken off."""
+
+COMPLETE = 4
+"""`told` of a call of which beginning, answer and end are known."""
 
 Span = tuple[int, int]
 """First and last of `STEP_NS` in which there was something."""
@@ -40,6 +44,9 @@ class Coverage:
     told: int
     """How much of its beginning, answer and end is known."""
     packets: int
+    lost: int
+    stray: int
+    """Seconds of media before the INVITE and behind the BYE."""
     messages: int
 
     def covers(self, other: Coverage) -> bool:
@@ -54,7 +61,15 @@ class Coverage:
         """Greater for the fuller of two copies; of two of which one covers the other, for that one, or the same for both."""
         spans = [*self.sides, *([self.signalling] if self.signalling is not None else [])]
         length = sum(last - first + 1 for first, last in spans)
-        return self.told, length + int(self.heard) + sum(1 + len(tags) for _, tags in self.legs), self.packets, self.messages
+        media = (-self.stray, -self.lost) if self.told >= COMPLETE else (self.packets,)
+        return self.told, length + int(self.heard) + sum(1 + len(tags) for _, tags in self.legs), *media, self.messages
+
+    def is_enough_for(self, most: Coverage) -> bool:
+        """Whether a copy of which `most` is the most that it can have is no fuller."""
+        if not self.covers(most):
+            return False
+        same = most.packets <= self.packets and most.messages <= self.messages and most.stray >= self.stray
+        return same or most.rank <= self.rank or not most.covers(self)
 
 
 def standing(new: Coverage, known: Coverage) -> Standing:
@@ -70,11 +85,12 @@ def standing(new: Coverage, known: Coverage) -> Standing:
 def of_sidecar(call: Sidecar) -> Coverage:
     """Of a call that is recorded. Raises KeyError, TypeError, ValueError, AttributeError where the sidecar is damaged."""
     sides: dict[str, list[int]] = {}
-    packets = 0
+    packets = lost = 0
     for stream in call["streams"]:
         sides.setdefault(str(stream["direction"]), []).extend((nanoseconds(stream["first"]), nanoseconds(stream["last"])))
         packets += int(stream["packets"])
-    return replace(_of_facts(call), sides=_spans(sides), packets=packets, heard=call["audio"] is not None)
+        lost += int(stream["lost"])
+    return _with_media(_of_facts(call), call, sides, call["audio"] is not None, packets, lost)
 
 
 def of_job(job: Job) -> Coverage:
@@ -88,7 +104,7 @@ def of_job(job: Job) -> Coverage:
             sides.setdefault(stream.plan.direction, []).extend((first, max(first, last)))
             packets += int(stream.slices["records"].sum())
     heard = any(stream.plan.voice and not stream.plan.sealed and len(stream.slices) for stream in job.streams)
-    return replace(_of_facts(job.facts), sides=_spans(sides), packets=packets, heard=heard)
+    return _with_media(_of_facts(job.facts), job.facts, sides, heard, packets, 0)
 
 
 def _of_facts(call: Mapping[str, Any]) -> Coverage:
@@ -98,16 +114,27 @@ def _of_facts(call: Mapping[str, Any]) -> Coverage:
     seen = [nanoseconds(time) for time in times if time]
     begun = not call["anomalies"].get("begun-in-mid-call")
     told = int(begun) + int(call["answer"] is not None) + ENDS.get(str(call["end_reason"]), 0)
-    return Coverage(legs, _span(seen) if legs and seen else None, (), False, told if legs else 0, 0, len(call["messages"]))
+    return Coverage(legs, _span(seen) if legs and seen else None, (), False, told if legs else 0, 0, 0, 0, len(call["messages"]))
+
+
+def _with_media(facts: Coverage, call: Mapping[str, Any], sides: Mapping[str, list[int]], heard: bool, packets: int,
+                lost: int) -> Coverage:
+    spans = [_span(times) for times in sides.values()]
+    stray_ns = 0
+    if facts.signalling is not None:
+        (first, last), times = facts.signalling, [time for side in sides.values() for time in side]
+        if not call["anomalies"].get("begun-in-mid-call"):
+            spans = [(max(first, begin), max(first, end)) for begin, end in spans]
+            stray_ns += max(0, nanoseconds(call["start"]) - min(times, default=1 << 62))
+        if ENDS.get(str(call["end_reason"])) == ENDS["bye"]:
+            spans = [(min(last, begin), min(last, end)) for begin, end in spans]
+            stray_ns += max(0, max(times, default=0) - nanoseconds(call["end"] or call["start"]))
+    return replace(facts, sides=tuple(sorted(spans)), packets=packets, lost=lost, stray=stray_ns // SECOND, heard=heard)
 
 
 def _span(times: Iterable[int]) -> Span:
     steps = [time // STEP_NS for time in times]
     return min(steps), max(steps)
-
-
-def _spans(sides: Mapping[str, list[int]]) -> tuple[Span, ...]:
-    return tuple(sorted(_span(times) for times in sides.values()))
 
 
 def _within(inner: Span, outer: Span) -> bool:

@@ -201,7 +201,7 @@ class Known:
                 mine = coverage.of_sidecar(call)
             except (StoreError, KeyError, TypeError, ValueError, AttributeError):
                 return None  # damaged: nobody knows what would be lost with it
-            if whole and coverage.standing(coverage.of_job(job), mine) == "part":
+            if whole and mine.is_enough_for(coverage.of_job(job)):
                 return None
             there.append((i, call))
         return there
