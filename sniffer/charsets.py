@@ -53,10 +53,10 @@ _FORBIDDEN = re.compile(
 _RUNS, _RUN_BITS = re.compile("[ｦ-ﾟ]{5,}"), 1.0
 """Of the letters beyond four in a row of half-width kana: so many that make sense are no chance."""
 _BORDER = re.compile("[ｦ-ﾟ][一-鿿ぁ-ヶ]|[一-鿿ぁ-ヶ][ｦ-ﾟ]|[A-Za-z][一-鿿]|[一-鿿][a-z]|[ぁ-ん][ァ-ヶ]|[ァ-ヶ][ぁ-ん]")
-_EUC_BIAS, _EUC_KANA_BITS, _CUT_BITS = 2.0, 3.0, 14.0
+_EUC_BIAS, _EUC_KANA_BITS, _UTF_8_BIAS, _CUT_BITS = 2.0, 3.0, -8.0, 14.0
 
-_DOUBTFUL = re.compile(rb"(?:[^A-Za-z\x80-\xff]|[\xc2-\xdf][\xa1-\xbf])*")
-"""UTF-8 that may as well be half-width kana: two octets a letter, and none of ASCII's."""
+_DOUBTFUL = re.compile(rb"(?:[\x00-\x7f]++|(?<![A-Za-z])(?:[\xc2-\xdf][\xa1-\xbf])++(?![A-Za-z\x80-\xff]))*+")
+"""UTF-8 that may as well be half-width kana: two octets a letter, and none of ASCII's in the same word."""
 _LATIN = re.compile(rb"[A-Za-z][\xc0-\xff]|[\xc0-\xff][A-Za-z]")
 _NOT_LATIN = re.compile(rb"[\x80-\xbf]|[\xc0-\xff]{2}")
 _UNASSIGNED = re.compile("[\x80\uf8f0-\uf8f3]")
@@ -183,9 +183,9 @@ def _is_level_1(c: str) -> bool:
 
 
 def _mixed(part: str) -> float:
-    """Bits that a run of letters of two octets each costs beyond them, where it is not a word in one script."""
+    """Bits that a run of letters of two octets each costs beyond them: few for a word in one script, many for anything else."""
     scripts = {next((n for n, (first, last) in enumerate(_SCRIPTS) if first <= ord(c) <= last), -1) for c in part}
-    return 0.0 if len(scripts) == 1 and -1 not in scripts and 0 not in scripts and len(part) > 2 else 20.0
+    return _UTF_8_BIAS if len(scripts) == 1 and -1 not in scripts and 0 not in scripts and len(part) > 2 else 20.0
 
 
 # -- encodings that say so -----------------------------------------------------

@@ -177,7 +177,7 @@ class Party:
     address: str = ""
     """IP address of its signalling, as first seen."""
     withheld: str = ""
-    """Why its number is not to be shown to the other end, one of `rokuon.sniffer.identity.REASONS`; "": it is."""
+    """Why its number is not to be shown to the other end, one of `rokuon.sniffer.withheld.REASONS`; "": it is."""
     also: tuple[Identity, ...] = ()
     """What other header fields say of it, where that differs; bounded."""
 
