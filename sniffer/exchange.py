@@ -26,7 +26,7 @@ class Exchange:
     held: bool = False
     """Its effect on hold was drawn."""
     said: dict[tuple[Hop, str], SessionDescription] = field(default_factory=dict)
-    """Who described what last, and where."""
+    """Who described what last, and where; bounded by who adds to it."""
 
 
 def address_kind(address: str) -> str:

@@ -132,9 +132,11 @@ class OfferAnswer:
             del self._seen[next(iter(self._seen))]
         self._seen[key] = None
         side: Side = "caller" if tag == self._caller_tag else "callee"
-        before, exchange.said[hop, tag] = exchange.said.get((hop, tag)), sdp
+        before = exchange.said.get((hop, tag))
         if before == sdp:  # in a 2xx what a provisional response said: it may have been changed by UPDATE since
             return
+        if before is not None or len(exchange.said) < _PARTIES:
+            exchange.said[hop, tag] = sdp
         if before is not None and side == "callee" and exchange.offerer == "caller" and not alike(before, sdp):
             self._count("answer-changed")  # it must be the same, and phones move on so (RFC 3261 13.2.1)
         if exchange.offerer is None:

@@ -80,3 +80,17 @@ def test_a_host_that_calls_itself_has_no_twins(hosts: tuple[str, str], twins: in
     for call in list(tracker.live.values()):
         linker.decided(call)
     assert len(linker.links) == twins
+
+
+def test_what_branches_say_is_bounded() -> None:
+    """However many early dialogs there are, each with another description."""
+    tracker = CallTracker()
+    lines = ["0 A>B INVITE 1 sdp=A:1000", *(f"{n / 1000} B>A 183 1 tag=t{n} sdp=B:{2000 + 2 * n}" for n in range(1, 400))]
+    for line in lines:
+        r = row(line)
+        tracker.receive(r.time_ns, r.src, r.dst, 0, "udp", r.message)
+    (call,) = tracker.live.values()
+    assert len(call.claims) == 64
+    assert call.anomalies["parties-dropped"] == 400 - 64
+    (attempt,) = tracker._by_number.values()
+    assert [len(exchange.said) for exchange in attempt._media._exchanges.values()] == [64]
