@@ -148,3 +148,9 @@ def test_every_capture_has_an_expectation_and_an_origin() -> None:
         assert (PCAPS / f"{name}.expected.json").is_file()
         assert name in GENERATED or name.startswith("softphones-")
     assert set(GENERATED) <= set(NAMES)
+
+
+def test_coverage_is_written_anew() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "make-coverage"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
