@@ -16,6 +16,7 @@ Row = dict[str, Any]
 
 LONGEST_WORDS = 16_384
 MOST_ENTRIES = 64
+DIGITS = frozenset("+0123456789０１２３４５６７８９＋")
 COPIED = ("id", "revision", "state", "sip_status", "end_reason", "hangup_by", "duration_s", "setup_s", "audio_reason")
 OF_STREAM = ("leg", "direction", "src", "dst", "vlan", "ssrc", "payload_type", "codec", "clock_rate", "packets", "lost",
              "duplicates", "reordered", "jitter_ms", "max_jitter_ms", "r_factor", "mos")
@@ -81,7 +82,7 @@ def words(sidecar: Sidecar, row: Row, region: str | None) -> str | None:
     texts: list[str] = []
     for mark, side in (("<", "caller"), (">", "callee")):
         party = sidecar.get(side) or {}
-        if party.get("also") or party.get("withheld"):
+        if party.get("also") or party.get("withheld") or (party.get("name") or "")[:1] in DIGITS:
             has = row[f"{side}_e164"] or f"={row[f'{side}_plain']}"
             lines += [f"{mark} {number}" for number in numbers_of(party, region) if number != has]
             texts += searched_in(*entries(party, "also"))
@@ -99,17 +100,31 @@ def words(sidecar: Sidecar, row: Row, region: str | None) -> str | None:
 
 def entries(holder: Row, key: str) -> list[Row]:
     """The objects in a list; not more of them than rokuon writes."""
-    return [entry for entry in (holder.get(key) or [])[:MOST_ENTRIES] if isinstance(entry, dict)]
+    found = holder.get(key)
+    return [entry for entry in found[:MOST_ENTRIES] if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def text_of(entry: Row, key: str) -> str:
+    value = entry.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def numbers_of(party: Row, region: str | None, own: bool = False) -> Iterator[str]:
-    """Numbers that a party is found by beyond its own, or with it, as they stand in the column `words`."""
-    for entry in ([party] if own else []) + entries(party, "also"):
-        number, uri = entry.get("number") or "", entry.get("uri") or ""
+    """Numbers that a party is found by beyond its own, or with it, as they stand in the column `words`.
+
+    A telephone system that calls its lines by names of its own puts the number into the display name.
+    """
+    also = entries(party, "also")
+    for entry in [party, *also] if own else also:
+        number, uri = text_of(entry, "number"), text_of(entry, "uri")
         if number and (known := e164(uri if "phone-context" in uri else number, region)) is not None:
             yield known
         elif number and (known := plain(number)):
             yield f"={known}"
+    for entry in (party, *also):
+        name = text_of(entry, "name")
+        if name[:1] in DIGITS and (known := e164(name, region)) is not None:
+            yield known
     reason = party.get("withheld")
     if reason:
         yield f"={WITHHELD}"
@@ -118,7 +133,7 @@ def numbers_of(party: Row, region: str | None, own: bool = False) -> Iterator[st
 
 def names_of(party: Row) -> str:
     """All names of a party, folded, a line each."""
-    return "\n".join(dict.fromkeys(filter(None, (fold(p.get("name") or "") for p in (party, *entries(party, "also"))))))
+    return "\n".join(dict.fromkeys(filter(None, (fold(text_of(p, "name")) for p in (party, *entries(party, "also"))))))
 
 
 def searched_in(*parties: Row) -> list[str]:

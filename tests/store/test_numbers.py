@@ -231,6 +231,24 @@ def test_found_by_every_number_that_they_have(some: Layout, which: dict[str, Any
     assert set(find(some, CallFilter(**which), "JP")) == {sidecar(n)["id"] for n in want}
 
 
+@pytest.mark.parametrize("name", ["03-1234-5678", "+81312345678", "０３１２３４５６７８"])
+def test_a_number_in_the_place_of_the_name(name: str, tmp_path: Path) -> None:
+    """Systems that call their lines by account put the caller's number there."""
+    layout = Layout(tmp_path)
+    callers = [party("trunk-1", name=name), party("trunk-2", name="3rd floor")]
+    Index(layout.index, "JP").add_calls([sidecar(n, caller=caller) for n, caller in enumerate(callers)])
+    assert find(layout, CallFilter(callers=["0312345678"]), "JP") == [sidecar(0)["id"]]
+    assert find(layout, CallFilter(callers=["03-1234*"]), "JP") == [sidecar(0)["id"]]
+
+
+@pytest.mark.parametrize("wrong", [5, "x", {}, [5], [{"number": 5}], [{"number": ["a"], "name": {}, "uri": 3}], [[]], [None],
+                                   [{"number": "1" * 9000}] * 500])
+def test_a_sidecar_that_somebody_wrote(wrong: object, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    Index(layout.index, "JP").add_calls([sidecar(0, caller=party("0312345678", also=wrong, withheld=wrong))])
+    assert len(find(layout, CallFilter(numbers=["0312345678"]), "JP")) == 1
+
+
 def test_texts_do_not_pass_for_numbers(tmp_path: Path) -> None:
     """Notes share a column with further numbers."""
     layout = Layout(tmp_path / "data")
