@@ -13,8 +13,9 @@ from collections.abc import Collection
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from rokuon.sniffer.model import Call, CallEvent, Leg, NameAddr, Side, SipMessage
+from rokuon.sniffer.model import Call, CallEvent, Leg, NameAddr, SipMessage
 from rokuon.sniffer.party import number_of
+from rokuon.sniffer.referrals import Referral, Referrals
 from rokuon.sniffer.sip_headers import name_addr
 
 __all__ = ["Link", "Linker", "same_number", "stands_across"]
@@ -22,14 +23,14 @@ __all__ = ["Link", "Linker", "same_number", "stands_across"]
 _MS = 1_000_000
 _INVITE_NS, _FINAL_NS = 500 * _MS, 100 * _MS
 """So soon a twin follows: its INVITE, then final response and end."""
-_REFERRED_NS = 32_000 * _MS
-"""How long after a REFER the INVITE may come that it asks for."""
 _PATIENCE_NS = 5_000 * _MS
 """How long a call that is over waits for that INVITE."""
 _NEAR = 64
 """Calls to one number that one host took within the time of a twin: beyond that the oldest is no candidate any more."""
 _MOST = 65_536
 _CANDIDATES = 16
+_OF_SESSION = 16
+"""Open calls of one Session-ID among which the other leg is looked for."""
 _EVENTS = 512
 _LEAST_DIGITS = 6
 _NIL = "0" * 32
@@ -46,21 +47,8 @@ class Link(NamedTuple):
     """Both carry the same voice."""
     flipped: bool
     """The caller of one stands where the callee of the other does."""
-
-
-class _Referral(NamedTuple):
-    """A REFER that asks for an INVITE."""
-
-    time_ns: int
-    call: int
-    referee: str
-    """IP address of whom it asks."""
-    side: Side
-    """Who that is in the call."""
-    target: str
-    """The number that is to be called."""
-    by: str
-    """Who asks, by the URI of Referred-By or From."""
+    replaced_at: str = ""
+    """A host that put the younger in the older's place: if another leg of its carries the older's voice, that goes on in it."""
 
 
 class Linker:
@@ -73,22 +61,22 @@ class Linker:
         self._headers = tuple(headers)
         self._calls: dict[int, Call] = {}
         self._by_id: dict[str, list[int]] = {}
-        self._sessions: OrderedDict[str, int] = OrderedDict()
+        self._sessions: OrderedDict[str, dict[int, int]] = OrderedDict()  # open calls, and which of them they are one with
         self._session_of: dict[int, str] = {}
         self._taken: dict[tuple[str, str], deque[int]] = {}  # calls that a host took lately, by its address and their callee
         self._up: dict[int, set[int]] = {}  # of a call: those that it may be the twin of
         self._down: dict[int, set[int]] = {}
-        self._referrals: deque[_Referral] = deque(maxlen=_MOST)
+        self._referrals = Referrals()
 
     # -- what happens ----------------------------------------------------------
     def begun(self, call: Call, message: SipMessage | None) -> None:
         """A call began; `message`: with this, if it is known."""
         number, leg = call.number, call.legs[0]
         self._calls[number] = call
+        self._seek_twin(call)
         if message is not None and message.method == "INVITE" and not message.status:
             self._declared(call, message)
         self._by_id.setdefault(leg.call_id, []).append(number)
-        self._seek_twin(call)
         taken = self._taken.setdefault((leg.callee.address, _ending(leg.callee.number)), deque(maxlen=_NEAR))
         while taken and not self._is_recent(taken[0], call.start_ns):
             taken.popleft()
@@ -105,22 +93,21 @@ class Linker:
             for name, _, content in (part.partition("=") for part in headers.split("&")):
                 if name.lower() in ("replaces", "join"):
                     self._names_dialog(call, unquote(content, errors="replace"), "refer")
-            by = self._referrer(message) or message.from_.uri
-            if not any(r.call == call.number and r.target == number and time_ns - r.time_ns < _REFERRED_NS
-                       for r in self._referrals):
-                self._referrals.append(_Referral(time_ns, call.number, referee, "callee" if by_caller else "caller", number, by))
-                if len(call.events) < _EVENTS:
-                    call.events.append(CallEvent(time_ns, "transfer", "caller" if by_caller else "callee", number or None))
+            referral = Referral(time_ns, call.number, "callee" if by_caller else "caller", message.cseq, number,
+                                self._referrer(message) or message.from_.uri)
+            if self._referrals.add(referral, referee, _ending(number)) and len(call.events) < _EVENTS:
+                call.events.append(CallEvent(time_ns, "transfer", "caller" if by_caller else "callee", number or None))
 
-    def decided(self, call: Call) -> None:
-        """A final response came for the call's INVITE, or its end."""
+    def decided(self, call: Call, now_ns: int = 0) -> None:
+        """A final response came for the call's INVITE, or its end, or (again) it is `now_ns` and it may be known what did not
+        happen to another.
+        """
         if call.number in self._up or call.number in self._down:
-            self._settle(call.number)
+            self._settle(call.number, now_ns)
 
-    def waits(self, number: int, now_ns: int) -> bool:
+    def waits(self, number: int) -> bool:
         """Whether a call that is over may yet turn out to be a leg of one that is not, within a moment."""
-        rivals = self._up.get(number, set()) | self._down.get(number, set())
-        return bool(rivals) or any(r.call == number and now_ns - r.time_ns < _PATIENCE_NS for r in self._referrals)
+        return bool(self._up.get(number) or self._down.get(number)) or self._referrals.waits(number)
 
     def patience_ns(self) -> int:
         """For how long `waits` may say so."""
@@ -139,10 +126,9 @@ class Linker:
         if left:
             self._by_id[call_id] = left
         session = self._session_of.pop(number, "")
-        if self._sessions.get(session) == number:
+        if (mates := self._sessions.get(session)) is not None and mates.pop(number, None) is not None and not mates:
             del self._sessions[session]
-        if any(r.call == number for r in self._referrals):
-            self._referrals = deque((r for r in self._referrals if r.call != number), _MOST)
+        self._referrals.over(number)
 
     # -- what is said ----------------------------------------------------------
     def _declared(self, call: Call, message: SipMessage) -> None:
@@ -154,18 +140,25 @@ class Linker:
         for value in message.headers.get("session-id", ())[:1]:
             session = value.partition(";")[0].strip().lower()
             if len(session) == len(_NIL) and session != _NIL:
-                older = self._sessions.get(session)
-                if older is None:
-                    self._sessions[session] = call.number
-                    self._session_of[call.number] = session
-                    if len(self._sessions) > _MOST:
-                        self._sessions.popitem(last=False)
-                else:
-                    self._found(older, call.number, "session-id")
+                self._of_session(call, session)
         for header in self._headers:
             for value in message.headers.get(header, ())[:1]:
                 for older in self._by_id.get(value.strip(), ())[:1]:
                     self._found(older, call.number, "call-id")
+
+    def _of_session(self, call: Call, session: str) -> None:
+        """A leg goes on where another one ended. (There are phones that send the same Session-ID in every call.)"""
+        mates = self._sessions.setdefault(session, {})
+        mine = call.legs[0]
+        near = [n for n in mates if (other := self._calls[n]).end_ns is None and _follows(other.legs[0], mine)]
+        kinds = {mates[n] for n in near}
+        if len(kinds) == 1:
+            self._found(near[-1], call.number, "session-id")
+        if len(mates) < _OF_SESSION:
+            mates[call.number] = kinds.pop() if len(kinds) == 1 else call.number
+            self._session_of[call.number] = session
+        if len(self._sessions) > _MOST:
+            self._sessions.popitem(last=False)
 
     def _names_dialog(self, call: Call, value: str, evidence: str) -> None:
         """`value`: a dialog as Replaces has it (RFC 3891 section 6.1): call-id;to-tag=…;from-tag=…"""
@@ -179,18 +172,29 @@ class Linker:
                 return
 
     def _answers_referral(self, call: Call, message: SipMessage) -> None:
-        """Whether the INVITE is what a REFER asked for."""
-        referrals, now_ns, leg = self._referrals, call.start_ns, call.legs[0]
-        while referrals and now_ns - referrals[0].time_ns > _REFERRED_NS:
-            referrals.popleft()
-        by = self._referrer(message)
-        for referral in referrals:
-            named = same_number(leg.callee.number, referral.target) or same_number(
-                number_of(NameAddr("", message.request_uri)), referral.target)
-            if referral.referee == leg.caller.address and (named or (by and by == referral.by)):
-                referrals.remove(referral)
-                self._found(referral.call, call.number, "refer", flipped=referral.side == "callee")
-                return
+        """Whether the INVITE is what a REFER asked for. A PBX calls many: the number called is not enough, it has to be called
+        for somebody of the call that the REFER was sent in; and of two that could have asked it is neither.
+        """
+        leg, by = call.legs[0], self._referrer(message)
+        called = {leg.callee.number, number_of(NameAddr("", message.request_uri))}
+        asked = self._referrals.asked(leg.caller.address, {_ending(number) for number in called}, by, call.start_ns)
+        ranks: dict[int, list[Referral]] = {}
+        for referral in asked:
+            named = any(same_number(number, referral.number) for number in called)
+            mine = bool(by) and by == referral.by
+            rank = 4 * (named and mine) + 2 * mine + (named and self._calls_for(leg, referral.call))
+            if rank > 1 or (rank and call.number not in self._up):  # someone else called that number just before
+                ranks.setdefault(rank, []).append(referral)
+        best = ranks.get(max(ranks, default=0), [])
+        if len({referral.call for referral in best}) == 1:
+            self._referrals.came(best[0])
+            self._found(best[0].call, call.number, "refer", flipped=best[0].side == "callee", replaced_at=leg.caller.address)
+
+    def _calls_for(self, leg: Leg, number: int) -> bool:
+        """Whether the caller of a leg is known to be somebody of another call."""
+        caller, other = leg.caller, self._calls.get(number)
+        return other is not None and not caller.withheld and any(
+            same_number(caller.number, party.number) for its in other.legs for party in (its.caller, its.callee) if party.number)
 
     @staticmethod
     def _referrer(message: SipMessage) -> str:
@@ -198,7 +202,7 @@ class Linker:
             return name_addr(value).uri
         return ""
 
-    def _found(self, one: int, other: int, evidence: str, flipped: bool | None = None) -> None:
+    def _found(self, one: int, other: int, evidence: str, flipped: bool | None = None, replaced_at: str = "") -> None:
         """Two calls belong together. `flipped`: None: found out by who is where."""
         first, second = self._calls.get(one), self._calls.get(other)
         if first is None or second is None or one == other:
@@ -211,7 +215,7 @@ class Linker:
             flipped = b.callee.address == a.caller.address != a.callee.address  # who is sent the INVITE stays who it is
         elif flipped is None:
             flipped = stands_across(a, b, relayed)
-        self.links.append(Link(older.number, younger.number, evidence, relayed, flipped))
+        self.links.append(Link(older.number, younger.number, evidence, relayed, flipped, replaced_at))
 
     # -- twins -----------------------------------------------------------------
     def _is_recent(self, number: int, now_ns: int) -> bool:
@@ -233,12 +237,12 @@ class Linker:
                 self._down.setdefault(number, set()).add(call.number)
                 self._up.setdefault(call.number, set()).add(number)
 
-    def _settle(self, number: int) -> None:
+    def _settle(self, number: int, now_ns: int) -> None:
         """What is known of a call by now may tell who its twin is, or is not."""
         pairs = [(upper, number) for upper in self._up.get(number, ())]
         pairs += [(number, lower) for lower in self._down.get(number, ())]
         for upper, lower in pairs:
-            if _alike(self._calls[upper], self._calls[lower]) is False:
+            if _alike(self._calls[upper], self._calls[lower], now_ns) is False:
                 self._part(self._down, upper, lower)
                 self._part(self._up, lower, upper)
         touched = {number, *(n for pair in pairs for n in pair)}
@@ -247,7 +251,7 @@ class Linker:
             if len(lowers) != 1:
                 continue
             lower = next(iter(lowers))
-            if len(self._up[lower]) == 1 and _alike(self._calls[upper], self._calls[lower]):
+            if len(self._up[lower]) == 1 and _alike(self._calls[upper], self._calls[lower], now_ns):
                 self._part(self._down, upper, lower)
                 self._part(self._up, lower, upper)
                 self.links.append(Link(upper, lower, "twin-signalling", True, False))
@@ -261,19 +265,35 @@ class Linker:
                 del table[one]
 
 
-def _alike(upper: Call, lower: Call) -> bool | None:
-    """Whether what became of one became of the other at about the same time; None: not all is known yet."""
-    if upper.answer_ns is not None and lower.answer_ns is not None:
-        if abs(upper.answer_ns - lower.answer_ns) > _FINAL_NS:
+def _alike(upper: Call, lower: Call, now_ns: int) -> bool | None:
+    """Whether what became of one became of the other at about the same time; None: not all is known by now."""
+    answers, ends = (upper.answer_ns, lower.answer_ns), (upper.end_ns, lower.end_ns)
+    if answers[0] is not None and answers[1] is not None:
+        if abs(answers[0] - answers[1]) > _FINAL_NS:
             return False
-        ends = upper.end_ns, lower.end_ns
-        return ends[0] is None or ends[1] is None or abs(ends[0] - ends[1]) <= _FINAL_NS
-    if upper.end_ns is not None and lower.end_ns is not None:
-        return upper.answer_ns is lower.answer_ns and upper.state == lower.state and abs(upper.end_ns - lower.end_ns) <= _FINAL_NS
-    if upper.answer_ns is not None or lower.answer_ns is not None:
-        unanswered = lower if upper.answer_ns is not None else upper
-        return None if unanswered.end_ns is None else False
-    return None
+        return _is_near(*ends, now_ns) is not False
+    if ends[0] is not None and ends[1] is not None:
+        return answers == (None, None) and upper.state == lower.state and abs(ends[0] - ends[1]) <= _FINAL_NS
+    if answers != (None, None):
+        unanswered = lower if answers[0] is not None else upper
+        return False if unanswered.end_ns is not None else _is_near(*answers, now_ns)
+    return _is_near(*ends, now_ns)
+
+
+def _is_near(one: int | None, other: int | None, now_ns: int) -> bool | None:
+    """Whether two things happened at about the same time; None: one of them may happen yet."""
+    if one is not None and other is not None:
+        return abs(one - other) <= _FINAL_NS
+    happened = one if one is not None else other
+    return False if happened is not None and now_ns - happened > _FINAL_NS else None
+
+
+def _follows(one: Leg, other: Leg) -> bool:
+    """Whether a leg may go on where another one ended: at the same host, or at one that is not seen, between the same numbers."""
+    places = ((one.caller.address, one.callee.address), (other.caller.address, other.callee.address))
+    if set(places[0]).isdisjoint(places[1]):
+        return same_number(one.caller.number, other.caller.number) or same_number(one.callee.number, other.callee.number)
+    return places[0][1] == places[1][0] or places[0][0] == places[1][1]
 
 
 def stands_across(a: Leg, b: Leg, relayed: bool) -> bool:

@@ -27,6 +27,8 @@ __all__ = ["Correlator"]
 _S = 1_000_000_000
 _PAUSE = 2 * _S
 """Media that came so lately, and after whatever was signalled, has not stopped by itself."""
+_MOST_WAITING = 32_768
+"""Calls that are over and not given out: beyond that none waits for what may yet turn out to be a leg of it."""
 _LISTENED = frozenset((Kind.SIP, Kind.TCP, Kind.FRAGMENT))
 
 
@@ -294,7 +296,7 @@ class Correlator(StreamKeeper):
 
     def _close(self, call: Call) -> None:
         self._over[call.number] = call
-        self.legs.ended(call, self._open_call)
+        self.legs.ended(call, self._open_call, self.now_ns)
         self._link()
         self._settle(call.number)
 
@@ -306,7 +308,7 @@ class Correlator(StreamKeeper):
         group = self.legs.groups.of(call)
         if any(member.call.number not in self._over for member in group.members):
             return
-        if patient and (wait_ns := self.legs.patience_ns(group, self.now_ns)):
+        if patient and len(self._over) < _MOST_WAITING and (wait_ns := self.legs.patience_ns(group)):
             self._at(self.now_ns + wait_ns, "release", number)
             return
         self._give_out(group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,15 @@ from rokuon.sniffer.model import Call, CallEvent, MediaClaim, Party, Side
 
 __all__ = ["Group", "Groups", "Member", "merged"]
 
+_NEVER = 1 << 62
 _MOST = 16
 """Calls that are made one."""
 _SAME_NS = 500_000_000
 """What happens on one leg so soon after the same on another that carries the same voice has happened once."""
 _TOGETHER_NS = 2_000_000_000
 """Legs of one call that end within this time end with it."""
+_Events = dict[tuple[str, Side, str | None], list[int]]
+"""When each came, ascending."""
 
 
 @dataclass(slots=True)
@@ -38,6 +42,8 @@ class Group:
     """Calls that are one, oldest first."""
 
     members: list[Member]
+    talks: dict[int, int] = field(default_factory=dict)
+    """As which talk of the call members' `talk` counts, since parts of it were given out."""
 
     @property
     def root(self) -> Call:
@@ -83,12 +89,12 @@ class Groups:
         if (second.root.start_ns, second.root.number) < (first.root.start_ns, first.root.number):
             first, second, a, b = second, first, b, a
         done = given_out.get(first.root.number, 0)
-        late = any(m.call.number in given_out or m.call.start_ns < done for m in second.members)
+        late = any(m.call.number in given_out or _heard_ns(m.call) < done for m in second.members)
         if late or len(first.members) + len(second.members) > _MOST:
             self.late[link.evidence] += 1
             return False
         flip = a.flipped ^ link.flipped ^ b.flipped
-        talk = (a.talk, b.talk) if link.relayed else (-1, -1)
+        talk = (a.talk, b.talk) if link.relayed or _takes_place(link, first, second) else (-1, -1)
         for member in second.members:
             member.flipped ^= flip
             if member.talk == talk[1]:
@@ -110,16 +116,32 @@ class Groups:
             self._groups.pop(member.call.number, None)
 
 
+def _heard_ns(call: Call) -> int:
+    """From when on there may be media of a call: nobody speaks before the callee has said where to."""
+    said = [claim.since_ns for claim in call.claims if claim.side == "callee"]
+    return min([_NEVER if call.answer_ns is None else call.answer_ns, *said])
+
+
+def _takes_place(link: Link, first: Group, second: Group) -> bool:
+    """Whether a host that relayed one call's voice has another leg, and relays it into the other call now."""
+    older = (first if any(m.call.number == link.older for m in first.members) else second).member(link.older)
+    others = [m for group in (first, second) for m in group.members if m.talk == older.talk and m is not older]
+    return bool(link.replaced_at) and any(
+        link.replaced_at in (leg.caller.address, leg.callee.address) for m in others for leg in m.call.legs)
+
+
 def merged(group: Group, spans: Sequence[Sequence[Span]]) -> tuple[Call, list[Span]]:
     """One call of a group, and its spans, of which `spans` has those of each member. The members stay as they are."""
     if len(group.members) == 1:
         return group.root, list(spans[0])
     root = group.root
-    talks = {root.number: 0}
-    call = replace(root, legs=[], claims=[], events=[], messages=[], parties=[], anomalies=Counter())
+    talks = group.talks
+    talks.setdefault(group.members[0].talk, 0)
+    call = replace(root, legs=[], claims=[], events=[], messages=[], parties=[], anomalies=Counter(), related=[])
     bound: list[Span] = []
+    known: dict[int, _Events] = {}
     for member, mine in zip(group.members, spans, strict=True):
-        talk = talks.setdefault(member.talk, len(talks)) if member.talk != group.members[0].talk else 0
+        talk = talks.setdefault(member.talk, len(talks))
         first = len(call.legs)
         call.legs += [replace(leg, linked_by=leg.linked_by or member.evidence, talk=talk,
                               flipped=member.flipped) for leg in member.call.legs]
@@ -130,7 +152,8 @@ def merged(group: Group, spans: Sequence[Sequence[Span]]) -> tuple[Call, list[Sp
         for span in mine:
             claim = claims.get(id(span.claim)) or replace(span.claim, leg=first + span.claim.leg)
             bound.append(replace(span, claim=claim, direction=_side(span.direction, member.flipped)))
-        _add_events(call, member, talk)
+        _add_events(call, member, known.setdefault(talk, {}))
+        call.related += [entry for entry in member.call.related if entry not in call.related]
         call.messages += member.call.messages
         call.anomalies += member.call.anomalies
         call.last_ns = max(call.last_ns, member.call.last_ns)
@@ -145,13 +168,18 @@ def _side(side: Side, flipped: bool) -> Side:
     return side if not flipped else "callee" if side == "caller" else "caller"
 
 
-def _add_events(call: Call, member: Member, talk: int) -> None:
-    """A hold that a relay passes on is one."""
+def _add_events(call: Call, member: Member, known: _Events) -> None:
+    """A hold that a relay passes on is one. `known`: those of other legs that carry the same voice."""
+    fresh: _Events = {}
     for event in member.call.events:
         mine = CallEvent(event.time_ns, event.type, _side(event.side, member.flipped), event.detail)
-        if not any((e.type, e.side, e.detail) == (mine.type, mine.side, mine.detail) and abs(e.time_ns - mine.time_ns) <= _SAME_NS
-                   for e in call.events):
+        times = known.get((mine.type, mine.side, mine.detail), [])
+        at = bisect_left(times, mine.time_ns - _SAME_NS)
+        if at == len(times) or times[at] > mine.time_ns + _SAME_NS:
             call.events.append(mine)
+            fresh.setdefault((mine.type, mine.side, mine.detail), []).append(mine.time_ns)
+    for what, times in fresh.items():
+        known[what] = sorted([*known.get(what, []), *times])
 
 
 def _decide(call: Call, members: Sequence[Member]) -> None:

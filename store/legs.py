@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rokuon.sniffer.binding import Binder
 from rokuon.sniffer.linking import Link, Linker
@@ -14,6 +14,8 @@ from rokuon.store.signalling import Received
 
 __all__ = ["Legs"]
 
+_RELATED = 16
+"""Other calls that a call mentions."""
 Lookup = Callable[[int], Call | None]
 """The call of a number, unless it was given out."""
 
@@ -50,20 +52,33 @@ class Legs:
         if received.message.method == "REFER":
             self._linker.referred(call, received.message, received.time_ns, received.dst.address, by_caller)
             return
-        self._linker.decided(call)
+        self._linker.decided(call, received.time_ns)
         if call.answer_ns == received.time_ns and self.relays.sample is not None:
             self.relays.answered(call)
-            for delay in LOOKED_NS:
-                at = next_look(call.answer_ns, delay)
-                if at not in self._due:
-                    self._due[at] = []
-                    self._at(at, "relay", 0)
-                self._due[at].append(call.number)
+            self._plan(call, call.answer_ns, LOOKED_NS)
+
+    def _plan(self, call: Call, since_ns: int, delays: Iterable[int]) -> None:
+        for delay in delays:
+            at = next_look(since_ns, delay)
+            if at not in self._due:
+                self._due[at] = []
+                self._at(at, "relay", 0)
+            self._due[at].append(call.number)
 
     def look_for_relays(self, calls: Lookup, now_ns: int) -> None:
         """Looks whether the voice of calls whose time it is is another's too."""
         for at in [at for at in self._due if at <= now_ns]:
-            self._look([call for number in self._due.pop(at) if (call := calls(number)) is not None], calls, at)
+            due = [call for number in self._due.pop(at) if (call := calls(number)) is not None]
+            self._look(due, calls, at)
+            for call in due:
+                last = call.answer_ns is None or at >= next_look(call.answer_ns, LOOKED_NS[-1])
+                if last and call.end_ns is None:
+                    self._look_later(call, at)
+
+    def _look_later(self, call: Call, now_ns: int) -> None:
+        """Nobody spoke yet, or what was said is not there any more: it is looked again when somebody has begun to."""
+        if all(stream.first_ns >= now_ns for stream in self._binder.streams_of(call)):
+            self._plan(call, now_ns, LOOKED_NS[-1:])
 
     def _look(self, due: Sequence[Call], calls: Lookup, until_ns: int) -> None:
         for call in due:
@@ -72,9 +87,9 @@ class Legs:
             older, younger = sorted((one, other), key=lambda c: (c.start_ns, c.number))
             self._linker.links.append(Link(older.number, younger.number, "relayed-payload", True, flipped))
 
-    def ended(self, call: Call, calls: Lookup) -> None:
+    def ended(self, call: Call, calls: Lookup, now_ns: int) -> None:
         """A call is over."""
-        self._linker.decided(call)
+        self._linker.decided(call, now_ns)
         answer_ns, end_ns = call.answer_ns, call.end_ns
         if answer_ns is not None and end_ns is not None and end_ns < next_look(answer_ns, LOOKED_NS[0]):
             self._look([call], calls, end_ns)
@@ -93,12 +108,14 @@ class Legs:
                     self.relays.joined(link.older, link.younger)
             else:
                 for one, other in ((older, younger), (younger, older)):
-                    one.related.append((call_id(self.groups.of(other).root), "late-evidence"))
+                    entry = call_id(self.groups.of(other).root), "late-evidence"
+                    if len(one.related) < _RELATED and entry not in one.related:
+                        one.related.append(entry)
         return joined
 
-    def patience_ns(self, group: Group, now_ns: int) -> int:
+    def patience_ns(self, group: Group) -> int:
         """For how long a group whose calls are all over waits for others to join it; 0: for nobody."""
-        waits = any(self._linker.waits(member.call.number, now_ns) for member in group.members)
+        waits = any(self._linker.waits(member.call.number) for member in group.members)
         return self._linker.patience_ns() if waits else 0
 
     def over(self, group: Group) -> None:

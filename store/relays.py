@@ -103,7 +103,7 @@ class Relays:
         answer_ns, known = self._of[number]
         if known[host]:
             known[host] = False
-            self._at[host].remove((answer_ns, number))
+            del self._at[host][bisect_left(self._at[host], (answer_ns, number))]
             if not self._at[host]:
                 del self._at[host]
 
@@ -196,6 +196,7 @@ def sampler(spool: Spool) -> Sampler:
 
 def _payloads(spool: Spool, files: Files, slices: NDArray[np.void], since_ns: int, until_ns: int) -> Payloads:
     found: Payloads = {}
+    sent: dict[bytes, int] = {}  # under which sequence number; a mirror may bring a packet more than once
     twice: set[bytes] = set()
     left = _MOST_PACKETS
     for records_at, count, payload_at, size, base, _, _, segment in slices.tolist():
@@ -212,12 +213,14 @@ def _payloads(spool: Spool, files: Files, slices: NDArray[np.void], since_ns: in
         data = np.frombuffer(octets + bytes(_SPARE), np.uint8)
         packets = parse(RtpRecords(records["time_ns"].astype(np.int64), data, offset[rows], captured[rows].astype(np.int32),
                                    records["length"].astype(np.int32)))
-        for time_ns, begin, length in zip(packets.time_ns.tolist(), packets.start.tolist(), packets.length.tolist(), strict=True):
+        for time_ns, number, begin, length in zip(packets.time_ns.tolist(), packets.sequence.tolist(), packets.start.tolist(),
+                                                  packets.length.tolist(), strict=True):
             payload = octets[begin:begin + length]
             if payload in found:
-                twice.add(payload)
+                if sent[payload] != number:
+                    twice.add(payload)
             elif len(set(payload)) >= min(_DISTINCT, max(2, length // 2)):
-                found[payload] = time_ns
+                found[payload], sent[payload] = time_ns, number
     for payload in twice:
         del found[payload]
     return found

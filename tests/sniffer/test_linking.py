@@ -50,7 +50,7 @@ def test_nothing_raises_and_nothing_stays(made: list[tuple[float, tuple[str, str
         linker.decided(found)
         found.end_ns = found.start_ns + S + int(lasts * S)
         linker.decided(found)
-        linker.waits(found.number, found.end_ns)
+        linker.waits(found.number)
     numbers_known = {found.number for found in calls}
     for link in linker.links:
         assert {link.older, link.younger} <= numbers_known

@@ -1,0 +1,183 @@
+"""Dialogs that only look like one conversation stay apart; those that are one, though it is not easy to see, become one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("scapy", reason="scapy, which makes the captures, is not installed")
+
+from tests.e2e.recorded import Json, only, record, sent, stream
+from tests.e2e.scenarios import A_RTP, B_RTP, C_RTP, PBX, A, Address, B, C, S, Wire, both, sdp
+from tests.e2e.test_legs import IN, OUT, OUT2, Leg, evidence, ids, leg, relayed
+
+SESSION = "Session-ID: ab30317f1a784dc48ff824d0d3715d86;remote=00000000000000000000000000000000"
+
+
+def groups(calls: list[Json]) -> list[list[str]]:
+    return sorted(sorted(ids(call)) for call in calls if call["legs"])
+
+
+def answered_twins(a: Leg, b: Leg, at_us: int, media: tuple[Address, Address, Address, Address], after_us: int = S) -> None:
+    """Two legs at one PBX; `media`: the caller's, the PBX's to it, the PBX's to the callee, the callee's."""
+    a.request(at_us, "INVITE", sdp(media[0]))
+    b.request(at_us + 50_000, "INVITE", sdp(media[2]))
+    b.response(at_us + after_us, 200, sdp(media[3]))
+    a.response(at_us + after_us + 10_000, 200, sdp(media[1]))
+    for d in (a, b):
+        d.request(at_us + after_us + 50_000, "ACK")
+
+
+def passed_on(wire: Wire, at_us: int, count: int, hops: tuple[Address, Address, Address, Address], voice: int) -> None:
+    """One voice that comes to a relay and leaves it 3 ms later."""
+    wire.rtp(at_us, hops[0], hops[1], voice, count)
+    wire.rtp(at_us + 3_000, hops[2], hops[3], voice, count)
+
+
+# -- apart -------------------------------------------------------------------------
+def test_a_stranger_calls_the_number_that_a_transfer_names(tmp_path: Path) -> None:
+    """B asks the PBX to call 203 for A; in the same moment the PBX puts somebody else through to 203."""
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("0312345678", "202")), leg(wire, "b", (PBX, B), ("0312345678", "202"))
+    answered_twins(a, b, 0, (A_RTP, IN, OUT, B_RTP))
+    b.extra = ("Refer-To: <sip:203@pbx.example>",)
+    b.request(4 * S, "REFER", by_caller=False)
+    other = ("10.0.0.77", 5060)
+    x, y = leg(wire, "x", (other, PBX), ("0677776666", "0398765432")), leg(wire, "y", (PBX, C), ("0677776666", "203"))
+    answered_twins(x, y, 4 * S + 100_000, ((other[0], 4000), (IN[0], 9300), (IN[0], 9302), (C[0], 7100)))
+    c = leg(wire, "c", (PBX, C), ("0312345678", "203"))
+    c.answered(4 * S + 600_000, (sdp(OUT2),), (sdp(C_RTP),))
+    b.bye(6 * S, by_caller=False)
+    for d in (c, a):
+        d.bye(9 * S)
+    for d in (x, y):
+        d.bye(12 * S)
+    found = groups(record(wire, tmp_path))
+    assert ["a@x", "b@x", "c@x"] in found
+    assert not any({"c@x", "y@x"} <= set(one) or {"a@x", "y@x"} <= set(one) for one in found), found
+
+
+@pytest.mark.parametrize("second", [(A, C), (("10.0.0.44", 5060), PBX)])
+def test_a_session_id_that_never_changes(second: tuple[Address, Address], tmp_path: Path) -> None:
+    """A phone, or all of a make, sends the same Session-ID in every call."""
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("201", "202"), (SESSION,)), leg(wire, "b", second, ("201", "0655554444"), (SESSION,))
+    a.answered(0, (sdp(A_RTP),), (sdp(IN),))
+    b.answered(3 * S, (sdp((second[0][0], 4400)),), (sdp((second[1][0], 7400)),))
+    a.bye(8 * S)
+    b.bye(12 * S)
+    assert groups(record(wire, tmp_path)) == [["a@x"], ["b@x"]]
+
+
+def test_withheld_callers_of_one_number(tmp_path: Path) -> None:
+    """Nothing tells whose leg is whose but how long they talk, and some talk for long."""
+    wire = Wire()
+    hops = [("a1", A), ("a2", A), ("a3", A), ("b1", B), ("b2", B), ("b3", B)]
+    dialogs = {name: leg(wire, name, (at, PBX) if at is A else (PBX, at), ("anonymous", "0120444444")) for name, at in hops}
+    for n, (name, at) in enumerate(hops):
+        dialogs[name].request(n * 10_000, "INVITE", sdp((at[0], 4000 + 2 * n)))
+    for n, name in enumerate(("b1", "b3", "b2", "a3", "a2", "a1")):
+        dialogs[name].response(S + n * 10_000, 200, sdp((PBX[0], 9000 + 2 * n)))
+    for at_us, pair in ((3 * S, ("a1", "b2")), (30 * S, ("b3", "a3")), (60 * S, ("a2", "b1"))):
+        for n, name in enumerate(pair):
+            dialogs[name].bye(at_us + n * 20_000)
+    assert groups(record(wire, tmp_path)) == [["a1@x", "b2@x"], ["a2@x", "b1@x"], ["a3@x", "b3@x"]]
+
+
+def test_a_page_and_a_conference_join_nobody(tmp_path: Path) -> None:
+    """What one says leaves the PBX to three others."""
+    wire = Wire()
+    voice = leg(wire, "a", (A, PBX), ("201", "700"))
+    voice.answered(0, (sdp(A_RTP),), (sdp(IN),))
+    wire.rtp(S + 60_000, A_RTP, IN, 1, 300)
+    for n in range(3):
+        phone = (f"10.0.3.{n}", 4000)
+        d = leg(wire, f"p{n}", (PBX, (phone[0], 5060)), ("700", f"30{n}"))
+        d.answered(20_000 * n, (sdp((OUT[0], 9100 + 2 * n)),), (sdp(phone),))
+        wire.rtp(S + 63_000 + n * 100, (OUT[0], 9100 + 2 * n), phone, 1, 300)
+        d.bye(8 * S + n * 10_000)
+    voice.bye(8 * S)
+    assert all(len(one) == 1 for one in groups(record(wire, tmp_path)))
+
+
+# -- together ------------------------------------------------------------------------
+def test_a_transfer_asked_for_through_a_proxy(tmp_path: Path) -> None:
+    """The REFER is seen before and behind it; A calls C itself, who hears nothing of Referred-By."""
+    wire = Wire()
+    ab = leg(wire, "ab", (A, B), ("201", "202"))
+    ab.hops = ((A, PBX), (PBX, B))
+    ab.answered(0)
+    both(wire, S + 60_000, 200)
+    ab.extra = ("Refer-To: <sip:203@pbx.example>",)
+    ab.request(5 * S, "REFER", by_caller=False)
+    ac = leg(wire, "ac", (A, C), ("201", "203"))
+    ac.answered(5 * S + 200_000, (sdp((A_RTP[0], 4010)),), (sdp(C_RTP),))
+    ab.bye(6 * S + 300_000, by_caller=False)
+    both(wire, 6 * S + 400_000, 150, (A_RTP[0], 4010), C_RTP, (3, 4))
+    ac.bye(10 * S)
+    call = only(record(wire, tmp_path))
+    assert (ids(call), evidence(call)) == (["ab@x", "ac@x"], [None, "refer"])
+    assert len([e for e in call["events"] if e["type"] == "transfer"]) == 1
+
+
+def test_a_mirror_that_doubles_every_packet(tmp_path: Path) -> None:
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("0312345678", "0398765432")), leg(wire, "b", (PBX, B), ("0570000100", "201"))
+    answered_twins(a, b, 0, (A_RTP, IN, OUT, B_RTP))
+    relayed(wire, S + 60_000, 250)
+    for d in (a, b):
+        d.bye(7 * S)
+    wire.frames += [frame._replace(at_us=frame.at_us + 30) for frame in wire.frames]
+    call = only(record(wire, tmp_path))
+    assert evidence(call) == [None, "relayed-payload"]
+
+
+def test_a_transfer_that_a_pbx_carries_out_is_heard_once(tmp_path: Path) -> None:
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("0312345678", "202")), leg(wire, "b", (PBX, B), ("0312345678", "202"))
+    answered_twins(a, b, 0, (A_RTP, IN, OUT, B_RTP))
+    relayed(wire, S + 60_000, 400)
+    b.extra = ("Refer-To: <sip:203@pbx.example>",)
+    b.request(9 * S, "REFER", by_caller=False)
+    c = leg(wire, "c", (PBX, C), ("0312345678", "203"))
+    c.answered(9 * S + 100_000, (sdp(OUT2),), (sdp(C_RTP),))
+    b.bye(9 * S + 500_000)
+    passed_on(wire, 11 * S, 400, (A_RTP, IN, OUT2, C_RTP), 11)
+    passed_on(wire, 11 * S, 400, (C_RTP, OUT2, IN, A_RTP), 12)
+    for d in (a, c):
+        d.bye(20 * S)
+    call = only(record(wire, tmp_path))
+    assert (ids(call), evidence(call)) == (["a@x", "b@x", "c@x"], [None, "twin-signalling", "refer"])
+    assert call["parts"] == []
+    assert stream(call, C_RTP, OUT2)["direction"] == "callee"
+    assert call["audio"]["duration_s"] == pytest.approx(18, abs=0.2)
+
+
+def test_an_agent_whose_phone_rings_while_a_piece_is_given_out(tmp_path: Path) -> None:
+    """A waits for ten minutes in a queue; the agent's phone rings before what is old is given out, and is answered behind."""
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("0312345678", "0120444444")), leg(wire, "b", (PBX, B), ("700", "201"))
+    a.answered(0, (sdp(A_RTP),), (sdp(IN),))
+    b.request(590 * S, "INVITE", sdp(OUT))
+    b.response(590 * S + 100_000, 180)
+    b.response(602 * S, 200, sdp(B_RTP))
+    music = wire.rtp(S + 63_000, IN, A_RTP, 5, 600, step_us=S, ticks=8_000)
+    passed_on(wire, 603 * S, 500, (A_RTP, IN, OUT, B_RTP), 11)
+    passed_on(wire, 603 * S, 500, (B_RTP, OUT, IN, A_RTP), 12)
+    for d in (a, b):
+        d.bye(614 * S)
+    call = only(record(wire, tmp_path))
+    assert (ids(call), evidence(call)) == (["a@x", "b@x"], [None, "relayed-payload"])
+    sent(stream(call, IN, A_RTP, 5), music, "callee")
+
+
+def test_media_that_begins_long_after_the_answer(tmp_path: Path) -> None:
+    """Nobody says anything for two minutes."""
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("0312345678", "0398765432")), leg(wire, "b", (PBX, B), ("0570000100", "201"))
+    answered_twins(a, b, 0, (A_RTP, IN, OUT, B_RTP))
+    relayed(wire, 120 * S, 4500)
+    for d in (a, b):
+        d.bye(211 * S)
+    assert evidence(only(record(wire, tmp_path))) == [None, "relayed-payload"]
