@@ -69,9 +69,10 @@ def connect(message: SipMessage, *parties: Party) -> None:
         return
     for identity in asserted(message, "called") or asserted(message):
         for party in parties:
-            if identity.name and not party.name and _same(identity.number, party.number):
+            if not _same(identity.number, party.number):
+                party.also = _others(party, (*party.also, identity))
+            elif not party.name:
                 party.name = identity.name
-            party.also = _others(party, (*party.also, identity))
 
 
 def _same(one: str, other: str) -> bool:
