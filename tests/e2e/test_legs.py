@@ -107,15 +107,21 @@ def test_a_pbx_that_transcodes_is_told_by_its_signalling(tmp_path: Path) -> None
     assert (call["hangup_by"], call["parties"], call["parts"]) == ("caller", [], [])
 
 
-def test_two_alike_at_once_are_told_apart_by_their_ends(tmp_path: Path) -> None:
-    """Somebody calls the same number on two lines in one moment; nothing but the hanging up tells which leg is whose."""
-    wire = Wire()
+def alike(wire: Wire) -> list[Leg]:
+    """Somebody calls the same number on two lines in one moment: two legs to the PBX, two from it, answered in one moment."""
     dialogs = [leg(wire, name, hop) for name, hop in (("a1", (A, PBX)), ("a2", (A, PBX)), ("b1", (PBX, B)), ("b2", (PBX, B)))]
     for n, d in enumerate(dialogs):
         d.request(n * 10_000, "INVITE", sdp((A_RTP[0], 4000 + 2 * n)))
     for n, d in enumerate(reversed(dialogs)):
         d.response(S + n * 10_000, 200, sdp((B_RTP[0], 6000 + 2 * n)))
-    for at_us, d in ((3 * S, dialogs[0]), (3 * S + 20_000, dialogs[3]), (4 * S, dialogs[2]), (4 * S + 20_000, dialogs[1])):
+    return dialogs
+
+
+def test_two_alike_at_once_are_told_apart_by_their_ends(tmp_path: Path) -> None:
+    """Nothing but the hanging up tells which leg is whose."""
+    wire = Wire()
+    a1, a2, b1, b2 = alike(wire)
+    for at_us, d in ((3 * S, a1), (3 * S + 20_000, b2), (4 * S, b1), (4 * S + 20_000, a2)):
         d.bye(at_us)
     wire.rtp(6 * S, ("10.9.9.9", 4000), ("10.9.9.8", 4000), 77, 300)  # time goes on
     calls = [call for call in record(wire, tmp_path) if call["legs"]]
@@ -124,12 +130,7 @@ def test_two_alike_at_once_are_told_apart_by_their_ends(tmp_path: Path) -> None:
 
 def test_twins_of_which_nothing_tells_whose_they_are_stay_apart(tmp_path: Path) -> None:
     wire = Wire()
-    dialogs = [leg(wire, name, hop) for name, hop in (("a1", (A, PBX)), ("a2", (A, PBX)), ("b1", (PBX, B)), ("b2", (PBX, B)))]
-    for n, d in enumerate(dialogs):
-        d.request(n * 10_000, "INVITE", sdp((A_RTP[0], 4000 + 2 * n)))
-    for n, d in enumerate(reversed(dialogs)):
-        d.response(S + n * 10_000, 200, sdp((B_RTP[0], 6000 + 2 * n)))
-    for n, d in enumerate(dialogs):
+    for n, d in enumerate(alike(wire)):
         d.bye(3 * S + n * 10_000)
     assert [len(call["legs"]) for call in record(wire, tmp_path)] == [1, 1, 1, 1]
 
