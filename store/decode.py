@@ -36,7 +36,7 @@ def decode_call(root: Path, call_id: str, settings: Settings) -> Sidecar:
         if sidecar is None or sidecar["audio"] is None:
             raise DataError(f"no audio of {call_id}: {sidecar.get('audio_reason') if sidecar else 'its packets hold no call'}")
         known = read(layout.sidecar(call_id))
-        if sidecar["id"] != call_id:
+        if sidecar["id"] not in (call_id, *(known.get("also_known_as") or [])):
             raise DataError(f"the kept packets of {call_id} hold another call")
         for path in [sidecar["audio"]["path"], *(part["path"] for part in sidecar["parts"])]:
             apart.resolve(path).replace(layout.resolve(path))

@@ -17,7 +17,7 @@ from rokuon.store.reindexing import readers
 from rokuon.store.rows import TABLES, texts_of
 from rokuon.store.sidecar import Sidecar, dumps, iso, nanoseconds
 
-__all__ = ["Index", "LegSpan", "MediaSpan", "reindex"]
+__all__ = ["Copies", "Index", "LegSpan", "MediaSpan", "reindex"]
 
 BATCH = 500
 """Calls a statement: bounds the memory that their text takes."""
@@ -50,6 +50,17 @@ class MediaSpan(NamedTuple):
     ssrc: int
     start_ns: int
     last_ns: int
+
+
+class Copies(NamedTuple):
+    """Ids of calls that the index has."""
+
+    legs: list[list[str]]
+    """Of those that hold each leg."""
+    media: list[list[str]]
+    """Of those that hold each stream."""
+    ids: set[str]
+    """Of those that were asked for by id."""
 
 
 class Index:
@@ -90,34 +101,38 @@ class Index:
 
     def known_calls(self, legs: Sequence[LegSpan]) -> list[str | None]:
         """For each leg the id of the call that holds it already, else None; where several do, of the one that started first."""
-        return [min(ids, default=None) for ids in self.calls_with(legs)]
+        return [min(ids, default=None) for ids in self.copies(legs).legs]
 
-    def calls_with(self, legs: Sequence[LegSpan]) -> list[list[str]]:
-        """For each leg the ids of the calls that hold it already.
+    def copies(self, legs: Sequence[LegSpan], media: Sequence[MediaSpan] = (), loose: Sequence[bool] = (),
+               ids: Sequence[str] = ()) -> Copies:
+        """Which calls have these legs and streams already, and which of the ids there are.
 
         The same leg: the same Call-ID, the same tags in either order (a To tag that one of the two never saw fits any),
-        at overlapping times.
+        at overlapping times. The same media: addresses, ports and SSRC, at overlapping times; for each stream that is not
+        `loose`, only in calls without signalling.
         """
-        if not legs:
-            return []
-        wanted = dumps([{"n": n, "call_id": leg.call_id, "a": leg.from_tag, "b": leg.to_tag, "start": iso(leg.start_ns),
-                         "last": iso(leg.last_ns)} for n, leg in enumerate(legs)])
+        found = Copies([[] for _ in legs], [[] for _ in media], set())
+        if not (legs or media or ids):
+            return found
         with open_index(self.path, patience_s=self.patience_s) as db:
-            return matches(len(legs), db, KNOWN_LEGS, wanted, legs)
-
-    def calls_with_media(self, media: Sequence[MediaSpan], loose: Sequence[bool]) -> list[list[str]]:
-        """For each stream the ids of the calls that have it at an overlapping time; but if not `loose`, only of calls without
-        signalling.
-        """
-        if not media:
-            return []
-        wanted = dumps([{"n": n, "src": m.src, "dst": m.dst, "ssrc": m.ssrc, "start": iso(m.start_ns), "last": iso(m.last_ns)}
-                        for n, m in enumerate(media)])
-        with open_index(self.path, patience_s=self.patience_s) as db:
-            found = matches(len(media), db, KNOWN_MEDIA, wanted, media)
-            doubtful = sorted({i for ids, free in zip(found, loose, strict=True) if not free for i in ids})
-            ours = {i for (i,) in db.execute(WITHOUT_SIGNALLING, [doubtful]).fetchall()} if doubtful else set()
-        return [ids if free else [i for i in ids if i in ours] for ids, free in zip(found, loose, strict=True)]
+            if legs:
+                wanted = [{"n": n, "call_id": leg.call_id, "a": leg.from_tag, "b": leg.to_tag, "start": iso(leg.start_ns),
+                           "last": iso(leg.last_ns)} for n, leg in enumerate(legs)]
+                fill(found.legs, db, KNOWN_LEGS, wanted, legs)
+            if media:
+                wanted = [{"n": n, "src": m.src, "dst": m.dst, "ssrc": m.ssrc, "start": iso(m.start_ns),
+                           "last": iso(m.last_ns)} for n, m in enumerate(media)]
+                fill(found.media, db, KNOWN_MEDIA, wanted, media)
+                doubtful = sorted({i for here, free in zip(found.media, loose, strict=True) if not free for i in here})
+                if doubtful:
+                    given = [doubtful, doubtful[0], doubtful[-1]]
+                    ours = {i for (i,) in db.execute(WITHOUT_SIGNALLING, given).fetchall()}
+                    for here, free in zip(found.media, loose, strict=True):
+                        if not free:
+                            here[:] = [i for i in here if i in ours]
+            if ids:
+                found.ids.update(i for (i,) in db.execute(KNOWN_IDS, [list(ids)]).fetchall())
+        return found
 
     def known_ids(self, ids: Iterable[str]) -> set[str]:
         """Those of the ids that the index has; for calls without legs."""
@@ -127,7 +142,8 @@ class Index:
 
 
 KNOWN_IDS = "SELECT id FROM calls WHERE id IN (SELECT unnest(?::VARCHAR[]))"
-WITHOUT_SIGNALLING = "SELECT id FROM calls WHERE state = 'rtp-only' AND id IN (SELECT unnest(?::VARCHAR[]))"
+WITHOUT_SIGNALLING = """SELECT id FROM calls WHERE state = 'rtp-only' AND id IN (SELECT unnest(?::VARCHAR[]))
+                        AND id BETWEEN ?::VARCHAR AND ?::VARCHAR"""
 # Both begin with what is certain of all that is wanted, so that only the newest of a large archive are looked through.
 KNOWN_LEGS = """
     WITH wanted AS (SELECT unnest(from_json(?::JSON, '[{"n": "INTEGER", "call_id": "VARCHAR", "a": "VARCHAR", "b": "VARCHAR",
@@ -152,14 +168,12 @@ KNOWN_MEDIA = """
 """
 
 
-def matches(count: int, db: duckdb.DuckDBPyConnection, statement: str, wanted: str,
-            spans: Sequence[LegSpan] | Sequence[MediaSpan]) -> list[list[str]]:
-    """Ids by number of what is wanted, of which `spans` are the times."""
-    found: list[list[str]] = [[] for _ in range(count)]
+def fill(found: list[list[str]], db: duckdb.DuckDBPyConnection, statement: str, wanted: list[dict[str, Any]],
+         spans: Sequence[LegSpan] | Sequence[MediaSpan]) -> None:
+    """Adds ids by number of what is wanted, of which `spans` are the times."""
     latest, earliest = max(span.last_ns for span in spans), min(span.start_ns for span in spans)
-    for n, call_id in db.execute(statement, [wanted, iso(latest), iso(earliest)]).fetchall():
+    for n, call_id in db.execute(statement, [dumps(wanted), iso(latest), iso(earliest)]).fetchall():
         found[n].append(call_id)
-    return found
 
 
 def transact(db: duckdb.DuckDBPyConnection, path: Path, sidecars: Sequence[Sidecar], region: str | None,

@@ -177,14 +177,13 @@ class Known:
                     owners[1].append(job.number)
         loose = {job.number: job.id for job in jobs if not job.facts["legs"]}
         found: dict[int, dict[str, None]] = {}
-        for number, ids in zip(owners[0], self._index.calls_with(legs), strict=True):
-            found.setdefault(number, {}).update(dict.fromkeys(ids))
         free = [number in loose for number in owners[1]]
-        for number, ids in zip(owners[1], self._index.calls_with_media(media, free), strict=True):
-            found.setdefault(number, {}).update(dict.fromkeys(ids))
-        there = self._index.known_ids(loose.values()) if loose else set()
+        there = self._index.copies(legs, media, free, list(loose.values()))
+        for numbers, lists in ((owners[0], there.legs), (owners[1], there.media)):
+            for number, ids in zip(numbers, lists, strict=True):
+                found.setdefault(number, {}).update(dict.fromkeys(ids))
         for number, own in loose.items():
-            if own in there:
+            if own in there.ids:
                 found.setdefault(number, {})[own] = None
         return {number: sorted(ids)[:_MOST_COPIES] for number, ids in found.items() if ids}
 
