@@ -38,6 +38,8 @@ class Stream:
     """Of its newest packet, as far as is known; 0: not at all."""
     taken: list[tuple[int, int, int]] = field(default_factory=list)
     """Spans that calls have: (since, until, call number)."""
+    disputed: list[tuple[int, int]] = field(default_factory=list)
+    """Spans that several calls of other VLANs and tunnels could have had, one of which is bound: still nobody's when it is gone."""
     at_home: bool = False
     """A call that was signalled in the stream's own VLAN and tunnel had part of it: no other network's call ever will."""
 
@@ -224,7 +226,8 @@ class Binder:
         terms = sorted(self._terms(stream, home or named, until_ns), key=lambda t: t.since_ns)
         others = sorted((max(t[0], stream.first_ns), t[1]) for t in stream.taken if t[2] != call.number)
         cuts = {stream.first_ns, until_ns, *(t.since_ns for t in terms), *(t.until_ns for t in terms)}
-        cuts.update(time for other in others for time in other)
+        disputed = [d for d in stream.disputed if crossed]
+        cuts.update(time for other in [*others, *disputed] for time in other)
         best: list[tuple[tuple[int, ...], _Term]] = []
         there = _Crowd()
         coming, gone, busy_until = 0, 0, 0
@@ -244,10 +247,14 @@ class Binder:
             if busy_until > since or not best:
                 continue
             term = best[0][1]
-            if there.cannot_tell(term.kind):
+            unclear = there.cannot_tell(term.kind)
+            if unclear or any(first <= since < last for first, last in disputed):
                 if count and there.has(term.kind, call):
                     call.anomalies["ambiguous-media-vlan"] += 1
                     self.anomalies["ambiguous-media-vlan"] += 1
+                    if unclear:
+                        stream.disputed.append((since, until))
+                        del stream.disputed[:-_MAX_TAKEN]
                 continue
             if term.entry.call is call:
                 claim = term.entry.claim

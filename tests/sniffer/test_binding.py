@@ -196,6 +196,19 @@ def test_ambiguity_is_counted() -> None:
     assert world.calls["x"].anomalies["ambiguous-media-vlan"] > 0
 
 
+def test_what_is_ambiguous_stays_so_when_one_of_the_calls_has_ended() -> None:
+    world = World()
+    world.claim("x callee B5000 0-20+ /7")
+    world.claim("y callee B5000 1-30+ /8")
+    world.stream("Z9>B5000 2 /9")
+    assert world.bind("x") == []
+    world.binder.end(world.calls["x"])
+    (since, until, side), = world.bind("y")
+    assert since >= 20  # what is behind the first call's end was never in doubt
+    assert (until, side) == (31, "caller")
+    assert world.calls["y"].anomalies["ambiguous-media-vlan"] > 0
+
+
 def test_a_moved_claim_ends_where_the_next_begins() -> None:
     """A re-INVITE that moves media: the old address goes on for the linger, unless somebody else names it."""
     world = World()
