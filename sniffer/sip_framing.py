@@ -24,6 +24,7 @@ _FIELD = re.compile(rb"\n[!-9;-~]{1,64}+[ \t]*+:")
 _MAYBE = re.compile(rb"(?:S(?:I(?:P(?:/(?:2(?:\.(?:0(?: .*)?)?)?)?)?)?)?|[A-Z]{1,32}(?: .*)?)\Z", re.DOTALL)
 _LENGTH = re.compile(rb"\n(?:content-length|l)[ \t]*+:[ \t]*+(?:\r?\n[ \t]++)?([0-9]{1,9})[ \t]*+(?=\r?\n|\Z)", re.IGNORECASE)
 _PADDING = re.compile(rb"[\r\n\x00]*+")
+_BLANK = re.compile(rb"\n\r?\n")
 
 
 class Verdict(Enum):
@@ -33,7 +34,8 @@ class Verdict(Enum):
     GARBAGE = "garbage"
     """What is there is no SIP."""
     TOO_LONG = "too-long"
-    """It begins a message, but one beyond the limit; `end` is where its header fields end, or where it begins."""
+    """It begins a message, but one beyond the limit; `end` is where its header fields end, or, if they do not, the first
+    line that may begin another one."""
 
 
 class Frame(NamedTuple):
@@ -49,12 +51,16 @@ class Frame(NamedTuple):
     length_missing: bool = False
 
 
-def find_start(buffer: bytearray, position: int) -> int:
+def find_start(buffer: bytearray, position: int, vain: tuple[int, int] = (0, 0)) -> int:
     """Where, at or after `position`, a SIP message begins beyond doubt; -1: nowhere so far.
 
-    The same answer comes however the buffer grew, as long as later searches begin at `undecided`.
+    The same answer comes however the buffer grew, as long as later searches begin at `undecided`. `vain`: lines between these
+    places are known to be no beginning.
     """
     while (version := buffer.find(b"SIP/2.0", position)) >= 0:  # every start line has it, few other lines do
+        if vain[0] <= version < vain[1]:
+            position = vain[1]
+            continue
         start = max(buffer.rfind(b"\n", max(0, version - LINE_LIMIT), version) + 1, version - LINE_LIMIT)
         line_end = buffer.find(b"\n", version)
         if line_end < 0:
@@ -91,13 +97,13 @@ def next_frame(buffer: bytearray, scanned: int, limit: int) -> Frame:
     if not looks_like_sip(bytes(buffer[begin:line_end + 1])):
         return Frame(Verdict.GARBAGE, begin, begin)
     sought = max(line_end, scanned - 2)
-    end, bare = buffer.find(b"\n\r\n", sought), buffer.find(b"\n\n", sought)
-    if bare >= 0 and (end < 0 or bare < end):
-        end = bare - 1
-    if end < 0:
-        too_long = len(buffer) - begin > limit
-        return Frame(Verdict.TOO_LONG if too_long else Verdict.MORE, begin, begin if too_long else len(buffer))
-    end += 3
+    blank = _BLANK.search(buffer, sought)  # not two searches: one of them might go through all that is behind, for each message
+    if blank is None:
+        if len(buffer) - begin <= limit:
+            return Frame(Verdict.MORE, begin, len(buffer))
+        # Nor is there an end for what begins in the lines behind it: of those the ones that are too long, too, are passed over.
+        return Frame(Verdict.TOO_LONG, begin, max(begin + 1, buffer.rfind(b"\n", begin, len(buffer) - limit) + 1))
+    end = blank.end()
     length = _LENGTH.search(buffer, line_end, end)
     total = end + (int(length[1]) if length else 0)
     if total - begin > limit:

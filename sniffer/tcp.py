@@ -14,7 +14,7 @@ from rokuon.sniffer.packet import Endpoint
 from rokuon.sniffer.sip import looks_like_sip
 from rokuon.sniffer.sip_framing import LINE_LIMIT, Frame, Verdict, find_start, next_frame, undecided
 from rokuon.sniffer.tcp_runs import MAX_PIECES, Half, Run, StreamKey
-from rokuon.sniffer.websocket import Opening, next_websocket_frame, opening
+from rokuon.sniffer.websocket import HEAD_LIMIT, Opening, next_websocket_frame, opening
 
 __all__ = ["ACK", "FIN", "RST", "SYN", "StreamMessage", "TcpReassembler"]
 
@@ -202,13 +202,14 @@ class TcpReassembler:
             frame = next_frame(run.data, run.scanned, self._message_limit)
             if frame.verdict is Verdict.MESSAGE:
                 return frame, bytes(run.data[frame.begin:frame.end])
-            if frame.verdict is Verdict.GARBAGE and frame.begin == 0:
-                found, end = opening(run.data)
+            begin = frame.begin
+            if frame.verdict is Verdict.GARBAGE and run.data[begin:begin + 1] in b"GH":
+                found, end = opening(run.data[begin:begin + HEAD_LIMIT] if begin else run.data)
                 if found is Opening.MAYBE:
-                    return Frame(Verdict.MORE, 0, 0), b""
+                    return Frame(Verdict.MORE, begin, begin), b""
                 if found is Opening.WEBSOCKET:
                     half.websocket = True
-                    return Frame(Verdict.MESSAGE, 0, end), b""
+                    return Frame(Verdict.MESSAGE, 0, begin + end), b""
             return frame, b""
         packed = next_websocket_frame(run.data, self._message_limit)
         if packed.end < 0:
@@ -236,7 +237,7 @@ class TcpReassembler:
         if half.websocket:  # frames have no marks: only one that begins the run is found again
             packed = next_websocket_frame(run.data, len(run.data))
             return 0 if packed.end > 0 and packed.first and looks_like_sip(packed.payload) else -1
-        at = find_start(run.data, run.scanned)
+        at = find_start(run.data, run.scanned, run.vain)
         return 0 if at and not run.lost and opening(run.data)[0] is Opening.WEBSOCKET else at
 
     @staticmethod
@@ -276,7 +277,8 @@ class TcpReassembler:
         """Ends a run: a message of which all header fields came is given out with the body there is."""
         if run.synced:
             self.anomalies["tcp-incomplete-message"] += 1
-            if not half.websocket and b"\n\r\n" in run.data.replace(b"\n\n", b"\n\r\n"):
+            whole = b"\n\r\n" in run.data.replace(b"\n\n", b"\n\r\n")
+            if whole and not half.websocket and looks_like_sip(bytes(run.data[:LINE_LIMIT])):
                 self._out.append((run.time(run.end), *half.key, bytes(run.data)))
         self._drop(half, run, len(run.data))
 

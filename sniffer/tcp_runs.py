@@ -35,6 +35,8 @@ class Run:
     """Up to where a message's end, or its beginning, was sought in vain."""
     needed: int = 0
     """How many bytes make the message whole; 0: not known."""
+    vain: tuple[int, int] = (0, 0)
+    """Between these places a beginning was sought in vain before more came in front."""
 
     @property
     def end(self) -> int:
@@ -54,14 +56,29 @@ class Run:
         del self.data[:length]
         self.start += length
         self.scanned = self.needed = 0
+        self.vain = (0, 0)
         i = 0
         while i < len(self.marks) and self.marks[i][0] <= self.start:
             i += 1
         del self.marks[:i]
 
+    def prepend(self, data: bytes, mark: tuple[int, int]) -> None:
+        """Puts bytes before the others of a run of which no beginning is known."""
+        line = self.data.find(b"\n", 0, self.scanned) + 1  # what is before may be the end of a line that begins in `data`
+        begin, end = (line, self.scanned) if 0 < line < self.scanned else self.vain
+        self.vain = (begin + len(data), end + len(data)) if end else (0, 0)
+        self.start -= len(data)
+        self.data = bytearray(data) + self.data
+        self.scanned = self.needed = 0
+        self.marks.insert(0, mark)
+        self._bound_marks()
+
     def extend(self, data: bytes | bytearray, marks: list[tuple[int, int]]) -> None:
         self.data += data
         self.marks += marks
+        self._bound_marks()
+
+    def _bound_marks(self) -> None:
         if len(self.marks) > 1024:  # hostile dust: times may become later by a neighbour's
             self.marks = [(b[0], max(a[1], b[1])) for a, b in zip(self.marks[::2], self.marks[1::2], strict=False)] + (
                 self.marks[-1:] if len(self.marks) % 2 else [])
@@ -75,7 +92,7 @@ class Run:
         before = [mark for mark in self.marks if mark[0] <= border]
         if not before or before[-1][0] < border:
             before.append((border, self.marks[len(before)][1]))
-        self.marks, self.scanned = before, max(0, length - LINE_LIMIT)
+        self.marks, self.scanned, self.vain = before, max(0, length - LINE_LIMIT), (0, 0)
         return rest
 
 
@@ -153,8 +170,7 @@ class Half:
                     self.runs.remove(behind)
             elif behind is not None:
                 run = behind
-                run.start, run.data, run.scanned, run.needed = a, bytearray(data) + run.data, 0, 0
-                run.marks.insert(0, (b, time_ns))
+                run.prepend(data, (b, time_ns))
             else:
                 run = Run(a, bytearray(data), [(b, time_ns)], time_ns)
                 self.runs.insert(i, run)
