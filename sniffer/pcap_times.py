@@ -17,6 +17,8 @@ FEW = 64
 """More packets than this in a row are believed: the clock was set, or files of two clocks were put together."""
 _WITNESSES = 4
 """Packets that contradict a time, at the least; at least as many as claim it."""
+_NEAR = 256
+"""Part of a jump by which time may have gone on when the file comes back from it: packets may be minutes apart."""
 _SHARE = 8
 """Nor is anything mended in a file of which more than one packet in so many claims such times, after the first hundreds."""
 
@@ -53,7 +55,7 @@ class Times:
                 continue
             since = max(at, jump - FEW)
             beside = time_ns[since:jump + 2 * FEW]
-            near = (beside >= top - AHEAD_NS) & (beside <= (top + there) // 2)
+            near = (beside >= top - AHEAD_NS) & (beside <= top + max(AHEAD_NS, (there - top) // _NEAR))
             back = int(near[jump - since:].argmax())
             if not near[jump - since + back] or back > FEW:
                 if more and len(time_ns) - jump <= FEW:

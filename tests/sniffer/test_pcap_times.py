@@ -50,6 +50,12 @@ def test_packets_far_apart_are_no_reason_to_believe_one_of_next_year() -> None:
     assert mended(forged) == [times[19] if n == 20 else t for n, t in enumerate(times)]
 
 
+def test_one_of_another_decade_does_not_confirm_one_of_next_year() -> None:
+    times = even(40)
+    forged = [t + 20 * YEAR if n == 20 else t + YEAR if n == 21 else t for n, t in enumerate(times)]
+    assert mended(forged) == [times[19] if n in {20, 21} else t for n, t in enumerate(times)]
+
+
 def test_the_first_packet_of_a_file_may_be_one() -> None:
     assert mended([T0 + YEAR, *even(20)]) == [T0, *even(20)]
 
