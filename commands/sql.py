@@ -37,7 +37,7 @@ def sql(context: Context, /, query: str, output: str | None, force: bool, form: 
 
     Tables: calls, legs, streams, events, annotations; views: call_numbers, call_quality, calls_per_day. Times are UTC.
     """
-    from rokuon.store.query import ask
+    from rokuon.store.own_sql import ask
     from rokuon.store.result_file import SUFFIXES, write_result
 
     if output is not None and Path(output).suffix.lower() not in SUFFIXES:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rokuon.store.errors import ExistsError
 from rokuon.store.layout import FILE_MODE, Layout, refused
-from rokuon.store.query import ask, save
+from rokuon.store.own_sql import ask, save
 
 __all__ = ["SUFFIXES", "appear", "write_result"]
 

@@ -14,7 +14,8 @@ import duckdb
 from rokuon.store.database import open_index
 from rokuon.store.layout import Layout
 from rokuon.store.numbers import default_region
-from rokuon.store.query import CallFilter, conditions, told
+from rokuon.store.own_sql import told
+from rokuon.store.query import CallFilter, conditions
 from rokuon.store.sidecar import STATES
 
 __all__ = ["KINDS", "UNANSWERED", "Bucket", "Statistics", "count_calls"]

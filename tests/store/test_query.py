@@ -16,7 +16,8 @@ from rokuon.store.database import open_index
 from rokuon.store.errors import AmbiguousCallError, NoSuchCallError, StoreError
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout
-from rokuon.store.query import SORTS, CallFilter, ask, each_id, find, list_calls, pages, resolve, state_counts
+from rokuon.store.own_sql import ask
+from rokuon.store.query import SORTS, CallFilter, each_id, find, list_calls, pages, resolve, state_counts
 
 MADE = some(48)
 NOON = datetime(2026, 11, 24, 3, tzinfo=UTC)
@@ -213,6 +214,9 @@ def test_pages_of_calls_at_any_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         dated = [row.start for row in found if row.start is not None]
         assert dated == sorted(dated, reverse=backwards)
         assert [row.start for row in found[len(dated):]] == [None] * (20 - 16)
+        for limit in (1, 3, 16, 17, 20, 30):  # few: found by when they start
+            assert list_calls(layout, CallFilter(sort=sort, limit=limit)) == found[:limit]
+        assert list_calls(layout, CallFilter(sort=sort, name="nobody", limit=5)) == []
 
 
 def test_the_index_is_closed_between_pages(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from rokuon.store import result_file
 from rokuon.store.errors import ExistsError, NotPermittedError, StoreError
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout
-from rokuon.store.query import ask
+from rokuon.store.own_sql import ask
 from rokuon.store.result_file import write_result
 
 CALLS = some(30) + [hostile(n) for n in range(30, 30 + len(HOSTILE))]
