@@ -100,12 +100,16 @@ class Legs:
         while links:
             link = links.pop(0)
             older, younger = calls(link.older), calls(link.younger)
-            if older is None or younger is None or self.groups.is_same(link.older, link.younger):
+            if older is None or younger is None:
+                continue
+            if self.groups.is_same(link.older, link.younger):
+                if link.relayed:
+                    self.relays.joined(older, younger, link.flipped)
                 continue
             if self.groups.join(link, older, younger, given_out):
                 joined.append(link.older)
                 if link.relayed:
-                    self.relays.joined(link.older, link.younger)
+                    self.relays.joined(older, younger, link.flipped)
             else:
                 for one, other in ((older, younger), (younger, older)):
                     entry = call_id(self.groups.of(other).root), "late-evidence"

@@ -93,11 +93,12 @@ class Relays:
             self._leave(number, host)
         self._of.pop(number, None)
 
-    def joined(self, one: int, other: int) -> None:
-        """Two are legs of one: at hosts that both have nobody else is looked for."""
-        for host in self._of.get(one, (0, {}))[1].keys() & self._of.get(other, (0, {}))[1].keys():
-            self._leave(one, host)
-            self._leave(other, host)
+    def joined(self, one: Call, other: Call, flipped: bool) -> None:
+        """Two are legs of one, the older first: at the host that relays between them nobody else is looked for."""
+        hosts = _between(one, other, flipped)
+        for host in hosts & self._of.get(one.number, (0, {}))[1].keys() & self._of.get(other.number, (0, {}))[1].keys():
+            self._leave(one.number, host)
+            self._leave(other.number, host)
 
     def _leave(self, number: int, host: str) -> None:
         answer_ns, known = self._of[number]
@@ -138,28 +139,39 @@ class Relays:
         return (number for _, number in there)
 
 
+def _between(older: Call, younger: Call, flipped: bool) -> set[str]:
+    """The hosts that may relay from one call to the other."""
+    (a, b), (c, d) = (tuple({claim.address for claim in call.claims if claim.media == "audio" and claim.side == side}
+                            for side in ("caller", "callee")) for call in (older, younger))
+    return (a & c) | (b & d) if flipped else (b & c) or (a & d)
+
+
 def _pairs(host: str, voices: Sequence[tuple[_Voice, Payloads]]) -> list[tuple[int, int, bool]]:
-    """Calls of which what comes to a host in one leaves it in the other, each with one other only; whether they are crossed."""
+    """Calls of which what comes to a host in one leaves it in the other; whether they are crossed.
+
+    Each with one other only; or both voices do, either way: others may hear what two say to one another (a recorder, a
+    supervisor), and a call that goes out to the provider and comes back is relayed twice at one host.
+    """
     came: dict[bytes, list[tuple[_Voice, int]]] = defaultdict(list)
     for voice, payloads in voices:
         if voice.stream.dst.address == host:
             for payload, time_ns in payloads.items():
                 came[payload].append((voice, time_ns))
-    alike: Counter[tuple[int, int, bool]] = Counter()
+    alike: Counter[tuple[int, int, bool]] = Counter()  # in which it comes, in which it leaves
     for voice, payloads in voices:
         if voice.stream.src.address != host:
             continue
         for payload in came.keys() & payloads.keys():
             for coming, time_ns in came[payload] if len(came[payload]) <= _MOST_ALIKE else ():
                 if coming.call != voice.call and 0 <= payloads[payload] - time_ns <= _LAG_NS:
-                    numbers = sorted((coming.call, voice.call))
-                    alike[numbers[0], numbers[1], coming.side != voice.side] += 1
-    pairs = [pair for pair, count in sorted(alike.items()) if count >= _ENOUGH]
+                    alike[coming.call, voice.call, coming.side != voice.side] += 1
+    ways = {way for way, count in alike.items() if count >= _ENOUGH}
     partners: dict[int, set[int]] = defaultdict(set)
-    for one, other, _ in pairs:
+    for one, other, _ in ways:
         partners[one].add(other)
         partners[other].add(one)
-    return [pair for pair in pairs if len(partners[pair[0]]) == 1 == len(partners[pair[1]])]
+    return sorted({(min(one, other), max(one, other), crossed) for one, other, crossed in ways
+                   if (other, one, crossed) in ways or len(partners[one]) == 1 == len(partners[other])})
 
 
 def _voices(call: Call, streams: Iterable[Stream], since_ns: int, until_ns: int) -> list[_Voice]:

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("scapy", reason="scapy, which makes the captures, is not installed")
 
-from tests.e2e.recorded import Json, only, record, sent, stream
+from tests.e2e.recorded import Json, loud, only, record, sent, stream
 from tests.e2e.scenarios import A_RTP, B_RTP, C_RTP, PBX, A, Address, B, C, S, Wire, both, sdp
 from tests.e2e.test_legs import IN, OUT, OUT2, Leg, evidence, ids, leg, relayed
 
@@ -181,3 +181,102 @@ def test_media_that_begins_long_after_the_answer(tmp_path: Path) -> None:
     for d in (a, b):
         d.bye(211 * S)
     assert evidence(only(record(wire, tmp_path))) == [None, "relayed-payload"]
+
+
+def test_an_operator_transfers_two_callers_at_once(tmp_path: Path) -> None:
+    """The PBX calls under its own number, the second first: the number that is called tells whose leg it is."""
+    wire = Wire()
+    pairs = []
+    for n in (1, 2):
+        phone = (f"10.0.5.{n}", 5060)
+        hops = ((phone[0], 4000), (IN[0], 9000 + 2 * n), (IN[0], 9400 + 2 * n), (B[0], 6000 + 2 * n))
+        a = leg(wire, f"a{n}", (phone, PBX), (f"031234567{n}", "0398765432"))
+        b = leg(wire, f"b{n}", (PBX, B), ("0570000100", "202"))
+        answered_twins(a, b, n * 1_200_000, hops)
+        passed_on(wire, (n + 1) * 1_200_000, 200, hops, 50 + n)
+        b.extra = (f"Refer-To: <sip:20{2 + n}@pbx.example>", "Referred-By: <sip:202@b.example>")
+        b.request(8 * S + n * 50_000, "REFER", by_caller=False)
+        b.bye(10 * S + n * S, by_caller=False)
+        pairs.append(a)
+    for n in (2, 1):
+        c = leg(wire, f"c{n}", (PBX, (f"10.0.6.{n}", 5060)), ("0570000100", f"20{2 + n}"), ("Referred-By: <sip:202@b.example>",))
+        c.answered(8 * S + 400_000 - n * 100_000, (sdp((IN[0], 9500 + 2 * n)),), (sdp((f"10.0.6.{n}", 4000)),))
+        c.bye(15 * S + n * S)
+    for n, a in enumerate(pairs, 1):
+        a.bye(15 * S + n * S)
+    assert groups(record(wire, tmp_path)) == [["a1@x", "b1@x", "c1@x"], ["a2@x", "b2@x", "c2@x"]]
+
+
+@pytest.mark.parametrize("twins", [False, True])
+def test_a_call_that_comes_back_over_the_trunk(twins: bool, tmp_path: Path) -> None:
+    """A calls B's outside number: out to the provider and in again, through one PBX."""
+    wire = Wire()
+    trunk = ("10.0.0.200", 5060)
+    legs = [leg(wire, "a", (A, PBX), ("201", "0311112222")), leg(wire, "p", (PBX, trunk), ("0398765432", "0311112222")),
+            leg(wire, "t", (trunk, PBX), ("0398765432", "0311112222" if twins else "81311112222,5")),
+            leg(wire, "b", (PBX, B), ("0398765432", "202"))]
+    ends = [A_RTP, (IN[0], 9000), (IN[0], 9002), (trunk[0], 8000), (trunk[0], 8002), (IN[0], 9004), (IN[0], 9006), B_RTP]
+    for n, d in enumerate(legs):
+        d.request(n * 30_000, "INVITE", sdp(ends[2 * n]))
+    for n, d in reversed(list(enumerate(legs))):
+        d.response(2 * S - n * 10_000, 200, sdp(ends[2 * n + 1]))
+    for n in range(4):
+        wire.rtp(3 * S + n * 3_000, ends[2 * n], ends[2 * n + 1], 1, 300)
+        wire.rtp(3 * S + 12_000 - n * 3_000, ends[2 * n + 1], ends[2 * n], 2, 300)
+    for n, d in enumerate(legs):
+        d.bye(10 * S + n * 10_000)
+    call = only(record(wire, tmp_path))
+    assert ids(call) == ["a@x", "p@x", "t@x", "b@x"]
+    assert {s["direction"] for s in call["streams"] if s["ssrc"] == 1} == {"caller"}
+    assert call["parts"] == []
+
+
+def test_a_supervisor_listens_in(tmp_path: Path) -> None:
+    """A third leg of the PBX receives what both say, and says nothing."""
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("0312345678", "0398765432")), leg(wire, "b", (PBX, B), ("0570000100", "201"))
+    answered_twins(a, b, 0, (A_RTP, IN, OUT, B_RTP))
+    s = leg(wire, "s", (C, PBX), ("203", "*55"))
+    s.answered(200_000, (sdp(C_RTP),), (sdp((IN[0], 9700)),))
+    relayed(wire, S + 260_000, 250)
+    for voice in (1, 2):
+        wire.rtp(S + 266_000, (IN[0], 9700), C_RTP, voice, 250)
+    for d in (a, b, s):
+        d.bye(7 * S)
+    assert groups(record(wire, tmp_path)) == [["a@x", "b@x"], ["s@x"]]
+
+
+def test_a_transferred_call_is_transferred_and_the_caller_transfers(tmp_path: Path) -> None:
+    """A and B talk; A hands B to C, and B, who called C, hands C to D: whoever took B's place is heard where B was."""
+    wire = Wire()
+    places = {n: (at, (at[0], port)) for n, at, port in (("a", A, 4000), ("b", B, 6000), ("c", C, 7000),
+                                                         ("d", ("10.0.0.4", 5060), 8000))}
+    def talk(name: str, one: str, two: str, numbers: tuple[str, str], at_us: int, k: int) -> Leg:
+        d = leg(wire, name, (places[one][0], places[two][0]), numbers)
+        ends = [(places[who][1][0], places[who][1][1] + 10 * k) for who in (one, two)]
+        d.answered(at_us, (sdp(ends[0]),), (sdp(ends[1]),), after_us=S)
+        wire.rtp(at_us + S + 100_000, ends[0], ends[1], 10 * k + 1, 150)
+        wire.rtp(at_us + 4_500_000, ends[1], ends[0], 10 * k + 2, 150)
+        return d
+    ab = talk("ab", "a", "b", ("201", "202"), 0, 0)
+    ab.extra = ("Refer-To: <sip:203@x>",)
+    ab.request(8 * S, "REFER")
+    bc = talk("bc", "b", "c", ("202", "203"), 8 * S + 100_000, 1)
+    ab.bye(8 * S + 300_000)
+    bc.extra = ("Refer-To: <sip:204@x>",)
+    bc.request(16 * S, "REFER")
+    cd = talk("cd", "c", "d", ("203", "204"), 16 * S + 100_000, 2)
+    bc.bye(16 * S + 300_000)
+    cd.bye(24 * S + 500_000)
+    call = only(record(wire, tmp_path))
+    assert ids(call) == ["ab@x", "bc@x", "cd@x"]
+    assert call["parts"] == []
+    left, right = loud(tmp_path / "data", call)
+
+    def heard(tenths: list[int]) -> set[int]:
+        return {tenth // 10 for tenth in tenths}
+    # B is right, so that C, who talks to B, is left, and D, who talks to C, right
+    assert {1, 1 + 12, 1 + 16} <= heard(left)
+    assert {4, 1 + 8, 20} <= heard(right)
+    assert not {9} & heard(left)
+    assert not {1, 13} & heard(right)
