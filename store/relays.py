@@ -196,8 +196,8 @@ def sampler(spool: Spool) -> Sampler:
         if not numbers:
             return []
         spool.settle()
-        slices = dict(zip(numbers, spool.slices(np.array(numbers, np.uint32), since_ns, until_ns), strict=True))
         try:
+            slices = dict(zip(numbers, spool.slices(np.array(numbers, np.uint32), since_ns, until_ns), strict=True))
             with Files(spool.root) as files:
                 return [_payloads(spool, files, slices[stream.number], since_ns, until_ns) for stream in streams]
         except OSError:  # given back, or damaged
@@ -213,10 +213,10 @@ def _payloads(spool: Spool, files: Files, slices: NDArray[np.void], since_ns: in
     left = _MOST_PACKETS
     for records_at, count, payload_at, size, base, _, _, segment in slices.tolist():
         file = files.open(spool.files([segment])[segment])
-        records = np.frombuffer(os.pread(file, count * RECORD.itemsize, records_at), RECORD)
-        octets = os.pread(file, size, payload_at)
-        if len(records) != count or len(octets) != size:
+        rows_read, octets = os.pread(file, count * RECORD.itemsize, records_at), os.pread(file, size, payload_at)
+        if len(rows_read) != count * RECORD.itemsize or len(octets) != size:
             raise OSError("cut short")
+        records = np.frombuffer(rows_read, RECORD)
         offset, captured = records["offset"].astype(np.int64) - base, records["captured"].astype(np.int64)
         good = (records["time_ns"] >= since_ns) & (records["time_ns"] < until_ns) & (offset >= 0) & (offset + captured <= size)
         rows = np.flatnonzero(good)[:left]
