@@ -132,6 +132,11 @@ class Waits:
     idle_ns: int = 600 * SECOND
     """Answered, and neither signalling nor media."""
 
+    @property
+    def silent_ns(self) -> int:
+        """The least that an answered call may be silent: media is looked for ten times within `idle_ns`."""
+        return self.idle_ns // 5
+
     def of(self, state: State) -> int:
         """How long `state` may last."""
         if state is State.CONFIRMED:

@@ -45,7 +45,7 @@ class Legs:
         if state is State.CONFIRMED:
             if self._is_unwanted(dialog):
                 return dialog.since_ns + self._waits.response_ns
-            return self.call.last_ns + (self._waits.response_ns if self._gone else self._idle_ns)
+            return self.call.last_ns + (self._waits.silent_ns if self._gone else self._idle_ns)
         if state is State.PROCEEDING:
             return self.call.last_ns + self._waits.ringing_ns
         return None if state is State.CLOSED else dialog.since_ns + self._waits.of(state)
@@ -160,11 +160,11 @@ class Legs:
             leg.end_ns = call.end_ns = call.end_reason = call.hangup_by = None
 
     def _renew_session(self, message: SipMessage) -> None:
-        """A session that is refreshed less often than calls go idle (RFC 4028) is alive for as long as it says."""
+        """A session that is to be refreshed (RFC 4028) is alive for as long as it says, shorter or longer than calls go idle."""
         for value in message.headers.get("session-expires", ())[:1]:
             seconds = value.partition(";")[0].strip()
             if seconds.isascii() and seconds.isdigit() and len(seconds) <= 6:
-                self._idle_ns = max(self._waits.idle_ns, min(int(seconds), _LONGEST_SESSION) * SECOND)
+                self._idle_ns = max(min(int(seconds), _LONGEST_SESSION) * SECOND, self._waits.silent_ns)
 
     def _learn(self, tag: str) -> None:
         """Notes a tag of the callee's."""

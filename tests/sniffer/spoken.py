@@ -25,7 +25,7 @@ from tests.sniffer.flows import T0, Row, S, closed, row, seconds, send
 from rokuon.sniffer.call import CallTracker
 from rokuon.sniffer.model import Call
 
-__all__ = ["FACTS", "HERE", "MANNERS", "Case", "calls_of", "counted", "document", "outcome", "read"]
+__all__ = ["BLOCKS", "FACTS", "HERE", "MANNERS", "Case", "calls_of", "counted", "document", "outcome", "read"]
 
 HERE = Path(__file__).parent / "spoken_cases"
 INTRODUCTION = """\

@@ -6,8 +6,8 @@ import re
 from collections import Counter
 
 import pytest
-from tests.sniffer.flows import row
-from tests.sniffer.spoken import FACTS, HERE, calls_of, counted, document, outcome, read
+from tests.sniffer.flows import T0, S, row
+from tests.sniffer.spoken import BLOCKS, FACTS, HERE, calls_of, counted, document, outcome, read
 
 from rokuon.sniffer.call import CallTracker
 from rokuon.sniffer.linking import Linker
@@ -94,3 +94,19 @@ def test_what_branches_say_is_bounded() -> None:
     assert call.anomalies["parties-dropped"] == 400 - 64
     (attempt,) = tracker._by_number.values()
     assert [len(exchange.said) for exchange in attempt._media._exchanges.values()] == [64]
+
+
+def test_media_goes_on_though_the_peer_denies_the_dialog() -> None:
+    """481 to a re-INVITE, and both go on talking: the call goes on, until its BYE."""
+    tracker = CallTracker()
+    for line in [*BLOCKS["@talk"], "5 A>B INVITE 2 tag=b", "5.1 B>A 481 2"]:
+        r = row(line)
+        tracker.receive(r.time_ns, r.src, r.dst, 0, "udp", r.message)
+    (call,) = tracker.live.values()
+    for at in range(60, 1000, 60):  # as often as correlation looks for media
+        tracker.media_seen(call, T0 + at * S)
+        assert not tracker.expire(T0 + (at + 59) * S)
+    r = row("1000 A>B BYE 3")
+    tracker.receive(r.time_ns, r.src, r.dst, 0, "udp", r.message)
+    tracker.close_all(r.time_ns, "capture-stopped")
+    assert outcome(call) == "answered 200 bye caller 0 2 1000"
