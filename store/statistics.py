@@ -145,13 +145,14 @@ def count_calls(layout: Layout, which: CallFilter, by: str, region: str | None =
                 total.add(bucket)
             found = chosen(found, most)
             return Statistics(total.calls, found, rest(total, found), total)
-        row = db.execute(f"SELECT count(*) FROM calls WHERE {where}", given).fetchone()
+        whole, = db.execute(f"SELECT NULL, {SUMS}, {STATE_COUNTS} FROM calls WHERE {where}", given).fetchall()
         keyed = f"WITH chosen AS (SELECT * FROM calls WHERE {where}), keyed AS ({KEYED[by]})"
-        whole = db.execute(f"{keyed} SELECT NULL, {SUMS}, {STATE_COUNTS} FROM keyed", given).fetchall()
         rows = db.execute(f"""{keyed} SELECT coalesce(max(shown), key), {SUMS}, {STATE_COUNTS} FROM keyed GROUP BY key
             ORDER BY calls DESC, key LIMIT {min(MOST_LINES if most is None else most, MOST_LINES)}""", given).fetchall()
-    (total,), found = map(of_row, whole), list(map(of_row, rows))
-    return Statistics(row[0] if row else 0, found, rest(total, found), total)
+    counted, total, found = of_row(whole), Bucket(None), list(map(of_row, rows))
+    for _ in range(2 if by == "number" else 1):
+        total.add(counted)
+    return Statistics(counted.calls, found, rest(total, found), total)
 
 
 def of_row(row: tuple[Any, ...]) -> Bucket:
