@@ -80,7 +80,7 @@ class TcpReassembler:
             self._close(half)  # the port is used again and the SYN was missed
             half = self._open(key, sequence)
             start = half.top
-        before = half.size
+        before = half.held
         if start <= half.top:
             half.hurried = self.hurried
         if payload:
@@ -93,7 +93,7 @@ class TcpReassembler:
             half.fin = start + len(payload)
         if half.fin is not None and len(half.runs) == 1 and half.runs[0].synced and half.runs[0].end == half.fin:
             self._give_up(half, half.runs[0].end)
-        self._total += half.size - before
+        self._total += half.held - before
         while self._total > self._total_limit and self._halves:
             self._evict()
         return self._emit()
@@ -102,9 +102,9 @@ class TcpReassembler:
         """Skips the gaps that are older than `gap_ns` at packet time `time_ns`; the messages behind them."""
         for half in list(self._halves.values()):
             if half.runs:
-                before = half.size
+                before = half.held
                 self._bound(half, time_ns)
-                self._total += half.size - before
+                self._total += half.held - before
         return self._emit()
 
     def flush(self) -> list[StreamMessage]:
@@ -126,13 +126,13 @@ class TcpReassembler:
 
     def _evict(self) -> None:
         half = next(iter(self._halves.values()))
-        if half.size:
+        if half.held:
             self.anomalies["tcp-evicted"] += 1
         self._close(half)
 
     def _close(self, half: Half) -> None:
         """Forgets a direction, giving out what can be read of it."""
-        self._total -= half.size
+        self._total -= half.held
         while (behind := next((run for run in half.runs if not run.synced), None)) is not None:
             self._skip(half, behind)
             if behind in half.runs and not behind.synced:
@@ -154,9 +154,9 @@ class TcpReassembler:
         for run in half.runs:
             run.synced = run.synced or run.start == start
         if half.runs and half.runs[0].synced:
-            before = half.size
+            before = half.held
             self._read(half, half.runs[0])
-            self._total += half.size - before
+            self._total += half.held - before
         return half, start
 
     # -- messages ------------------------------------------------------------

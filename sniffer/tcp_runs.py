@@ -121,6 +121,11 @@ class Half:
     fragments: bytearray = field(default_factory=bytearray)
     """The message that these have begun."""
 
+    @property
+    def held(self) -> int:
+        """Bytes that are kept of it."""
+        return self.size + len(self.fragments)
+
     def finish(self, start: int, end: int) -> None:
         """Marks a stretch as done."""
         self.done.append((start, end))

@@ -443,3 +443,17 @@ def test_keep_alives_before_an_upgrade(cut: int | None) -> None:
             talk.send(cut, stream[cut:])
         talk.out += talk.tcp.flush()
         assert talk.messages() == right
+
+
+def test_fragments_of_websocket_messages_count_as_bytes_held() -> None:
+    """They wait outside of the stream's runs, on however many connections: the limit is one for all."""
+    tcp = TcpReassembler(total_limit=100_000)
+    upgrade = b"HTTP/1.1 101 \r\nUpgrade: websocket\r\n\r\n"
+    fragment = b"\x01\x7e\x75\x30" + bytes(30_000)  # text, not final
+    for number in range(10):
+        for at, data in ((0, upgrade), (len(upgrade), fragment), (len(upgrade + fragment), b"\0" + fragment[1:])):
+            tcp.receive(0, A._replace(port=number), B, 0, 1000 + at, 0, data)
+            assert sum(len(half.fragments) + half.size for half in tcp._halves.values()) == tcp._total <= 100_000
+    assert tcp.anomalies["tcp-evicted"] == 9
+    tcp.flush()
+    assert tcp._total == 0
