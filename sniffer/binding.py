@@ -39,7 +39,7 @@ class Stream:
     taken: list[tuple[int, int, int]] = field(default_factory=list)
     """Spans that calls have: (since, until, call number)."""
     disputed: list[tuple[int, int]] = field(default_factory=list)
-    """Spans that several calls of other VLANs and tunnels could have had, one of which is bound: still nobody's when it is gone."""
+    """Spans that several calls of other VLANs and tunnels could have had: nobody's, also when one of the calls is gone."""
     at_home: bool = False
     """A call that was signalled in the stream's own VLAN and tunnel had part of it: no other network's call ever will."""
 
