@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any, Literal
 
 from rokuon.store.jobs import Job
@@ -37,8 +38,10 @@ class Coverage:
     legs: tuple[tuple[str, frozenset[str]], ...]
     """Call-ID and tags."""
     signalling: Span | None
-    sides: tuple[Span, ...]
-    """From when to when media of each side is there; none for a side that is not heard."""
+    begun: bool
+    """It has the call's beginning, so that it is known who is the caller."""
+    sides: tuple[tuple[str, Span], ...]
+    """From when to when media of each side is there, caller and callee; nothing of a side that is not heard."""
     heard: bool
     """There is sound."""
     told: int
@@ -53,16 +56,21 @@ class Coverage:
         """Whether this has all of what the other has."""
         return (self.told >= other.told and self.heard >= other.heard
                 and (other.signalling is None or (self.signalling is not None and _within(other.signalling, self.signalling)))
-                and _all_within(other.sides, self.sides)
+                and _all_within(other.sides, self.sides, self.begun and other.begun)
                 and all(any(call_id == mine and tags <= my_tags for mine, my_tags in self.legs) for call_id, tags in other.legs))
 
     @property
     def rank(self) -> tuple[int, ...]:
         """Greater for the fuller of two copies; of two of which one covers the other, for that one, or the same for both."""
-        spans = [*self.sides, *([self.signalling] if self.signalling is not None else [])]
+        spans = [*(span for _, span in self.sides), *([self.signalling] if self.signalling is not None else [])]
         length = sum(last - first + 1 for first, last in spans)
         media = (-self.stray, -self.lost) if self.told >= COMPLETE else (self.packets,)
         return self.told, length + int(self.heard) + sum(1 + len(tags) for _, tags in self.legs), *media, self.messages
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is nothing that another copy could have more of."""
+        return self.told >= COMPLETE and len(self.sides) == 2 and not self.lost
 
     def is_enough_for(self, most: Coverage) -> bool:
         """Whether a copy of which `most` is the most that it can have is no fuller."""
@@ -114,22 +122,24 @@ def _of_facts(call: Mapping[str, Any]) -> Coverage:
     seen = [nanoseconds(time) for time in times if time]
     begun = not call["anomalies"].get("begun-in-mid-call")
     told = int(begun) + int(call["answer"] is not None) + ENDS.get(str(call["end_reason"]), 0)
-    return Coverage(legs, _span(seen) if legs and seen else None, (), False, told if legs else 0, 0, 0, 0, len(call["messages"]))
+    if not legs:
+        told, begun = 0, False
+    return Coverage(legs, _span(seen) if legs and seen else None, begun, (), False, told, 0, 0, 0, len(call["messages"]))
 
 
 def _with_media(facts: Coverage, call: Mapping[str, Any], sides: Mapping[str, list[int]], heard: bool, packets: int,
                 lost: int) -> Coverage:
-    spans = [_span(times) for times in sides.values()]
+    spans = {side: _span(times) for side, times in sides.items()}
     stray_ns = 0
     if facts.signalling is not None:
         (first, last), times = facts.signalling, [time for side in sides.values() for time in side]
         if not call["anomalies"].get("begun-in-mid-call"):
-            spans = [(max(first, begin), max(first, end)) for begin, end in spans]
+            spans = {side: (max(first, begin), max(first, end)) for side, (begin, end) in spans.items()}
             stray_ns += max(0, nanoseconds(call["start"]) - min(times, default=1 << 62))
         if ENDS.get(str(call["end_reason"])) == ENDS["bye"]:
-            spans = [(min(last, begin), min(last, end)) for begin, end in spans]
+            spans = {side: (min(last, begin), min(last, end)) for side, (begin, end) in spans.items()}
             stray_ns += max(0, max(times, default=0) - nanoseconds(call["end"] or call["start"]))
-    return replace(facts, sides=tuple(sorted(spans)), packets=packets, lost=lost, stray=stray_ns // SECOND, heard=heard)
+    return replace(facts, sides=tuple(sorted(spans.items())), packets=packets, lost=lost, stray=stray_ns // SECOND, heard=heard)
 
 
 def _span(times: Iterable[int]) -> Span:
@@ -141,11 +151,12 @@ def _within(inner: Span, outer: Span) -> bool:
     return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
-def _all_within(inner: tuple[Span, ...], outer: tuple[Span, ...]) -> bool:
-    """Whether each of `inner` (at most two) lies in one of `outer` of its own: which side is the caller's depends on the copy."""
+def _all_within(inner: tuple[tuple[str, Span], ...], outer: tuple[tuple[str, Span], ...], named: bool) -> bool:
+    """Whether each of `inner` (at most two) lies in one of `outer` of its own; `named`: of the same name, else which side is
+    called the caller's depends on the copy.
+    """
     if len(inner) > len(outer):
         return False
-    if len(inner) < 2:
-        return not inner or any(_within(inner[0], span) for span in outer)
-    a, b = inner
-    return any(_within(a, one) and _within(b, other) for i, one in enumerate(outer) for k, other in enumerate(outer) if i != k)
+    return any(all(_within(mine, span) and (side == name or not named)
+                   for (side, mine), (name, span) in zip(inner, chosen, strict=True))
+               for chosen in permutations(outer, len(inner)))

@@ -57,6 +57,8 @@ class Copies(NamedTuple):
 
     legs: list[list[str]]
     """Of those that hold each leg."""
+    near: list[list[str]]
+    """Of those that hold it a while before or after."""
     media: list[list[str]]
     """Of those that hold each stream."""
     ids: set[str]
@@ -104,25 +106,27 @@ class Index:
         return [min(ids, default=None) for ids in self.copies(legs).legs]
 
     def copies(self, legs: Sequence[LegSpan], media: Sequence[MediaSpan] = (), loose: Sequence[bool] = (),
-               ids: Sequence[str] = ()) -> Copies:
+               ids: Sequence[str] = (), near_s: int = 0) -> Copies:
         """Which calls have these legs and streams already, and which of the ids there are.
 
         The same leg: the same Call-ID, the same tags in either order (a To tag that one of the two never saw fits any),
         at overlapping times. The same media: addresses, ports and SSRC, at overlapping times; for each stream that is not
-        `loose`, only in calls without signalling.
+        `loose`, only in calls without signalling. `near_s`: how far from the leg's time others are looked for.
         """
-        found = Copies([[] for _ in legs], [[] for _ in media], set())
+        found = Copies([[] for _ in legs], [[] for _ in legs], [[] for _ in media], set())
         if not (legs or media or ids):
             return found
         with open_index(self.path, patience_s=self.patience_s) as db:
             if legs:
                 wanted = [{"n": n, "call_id": leg.call_id, "a": leg.from_tag, "b": leg.to_tag, "start": iso(leg.start_ns),
                            "last": iso(leg.last_ns)} for n, leg in enumerate(legs)]
-                fill(found.legs, db, KNOWN_LEGS, wanted, legs)
+                for n, call_id, same in db.execute(KNOWN_LEGS, [dumps(wanted), *bounds(legs, near_s), near_s, near_s]).fetchall():
+                    (found.legs if same else found.near)[n].append(call_id)
             if media:
                 wanted = [{"n": n, "src": m.src, "dst": m.dst, "ssrc": m.ssrc, "start": iso(m.start_ns),
                            "last": iso(m.last_ns)} for n, m in enumerate(media)]
-                fill(found.media, db, KNOWN_MEDIA, wanted, media)
+                for n, call_id in db.execute(KNOWN_MEDIA, [dumps(wanted), *bounds(media)]).fetchall():
+                    found.media[n].append(call_id)
                 doubtful = sorted({i for here, free in zip(found.media, loose, strict=True) if not free for i in here})
                 if doubtful:
                     given = [doubtful, doubtful[0], doubtful[-1]]
@@ -148,14 +152,14 @@ WITHOUT_SIGNALLING = """SELECT id FROM calls WHERE state = 'rtp-only' AND id IN 
 KNOWN_LEGS = """
     WITH wanted AS (SELECT unnest(from_json(?::JSON, '[{"n": "INTEGER", "call_id": "VARCHAR", "a": "VARCHAR", "b": "VARCHAR",
                                                         "start": "TIMESTAMP", "last": "TIMESTAMP"}]'), max_depth := 2))
-    SELECT DISTINCT w.n, l.id
+    SELECT w.n, l.id, bool_or(l.start_time <= w.last AND l.last_time >= w.start)
     FROM wanted w JOIN (SELECT * FROM legs WHERE start_time <= ?::TIMESTAMP AND last_time >= ?::TIMESTAMP) l
          ON l.call_id = w.call_id
     WHERE ((l.from_tag = w.a AND (l.to_tag = w.b OR l.to_tag = '' OR w.b = ''))
            OR (l.from_tag = w.b AND (l.to_tag = w.a OR l.to_tag = ''))
            OR (w.b = '' AND l.to_tag = w.a))
-      AND l.start_time <= w.last AND l.last_time >= w.start
-    ORDER BY w.n, l.id
+      AND l.start_time <= w.last + to_seconds(?) AND l.last_time >= w.start - to_seconds(?)
+    GROUP BY w.n, l.id ORDER BY w.n, l.id
 """
 KNOWN_MEDIA = """
     WITH wanted AS (SELECT unnest(from_json(?::JSON, '[{"n": "INTEGER", "src": "VARCHAR", "dst": "VARCHAR", "ssrc": "BIGINT",
@@ -168,12 +172,10 @@ KNOWN_MEDIA = """
 """
 
 
-def fill(found: list[list[str]], db: duckdb.DuckDBPyConnection, statement: str, wanted: list[dict[str, Any]],
-         spans: Sequence[LegSpan] | Sequence[MediaSpan]) -> None:
-    """Adds ids by number of what is wanted, of which `spans` are the times."""
-    latest, earliest = max(span.last_ns for span in spans), min(span.start_ns for span in spans)
-    for n, call_id in db.execute(statement, [dumps(wanted), iso(latest), iso(earliest)]).fetchall():
-        found[n].append(call_id)
+def bounds(spans: Sequence[LegSpan] | Sequence[MediaSpan], near_s: int = 0) -> tuple[str, str]:
+    """Until when and since when calls may overlap with any of these."""
+    near_ns = near_s * 1_000_000_000
+    return iso(max(span.last_ns for span in spans) + near_ns), iso(min(span.start_ns for span in spans) - near_ns)
 
 
 def transact(db: duckdb.DuckDBPyConnection, path: Path, sidecars: Sequence[Sidecar], region: str | None,

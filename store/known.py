@@ -6,6 +6,7 @@ index does not list them yet, and of calls that are over and not recorded.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ from rokuon.store.tombstones import Tombstones
 __all__ = ["Known", "Looked", "Notes"]
 
 _LONG = 20_000
+_NEAR_S = 60
+"""So far apart the two halves of a call may be that was cut."""
 _MOST_COPIES = 16
 """Calls that one call is held against: whoever uses a Call-ID and tags again and again must not make that long."""
 _HOUR_NS, _HOURS = 3600 * 1_000_000_000, 6
@@ -101,6 +104,7 @@ class Known:
         self._unlisted = _Ids(notes / "unlisted" if notes is not None else None)
         self._left_out = _Ids(notes / "left-out" if notes is not None else None)
         self._tombstones = Tombstones(layout)
+        self._began_ns = time.time_ns()
 
     def _deleted(self, jobs: Sequence[Job]) -> set[int]:
         """Numbers of those calls that were deleted for good. Raises StoreError where that cannot be told; what is captured live
@@ -163,6 +167,7 @@ class Known:
         legs: list[LegSpan] = []
         media: list[MediaSpan] = []
         owners: tuple[list[int], list[int]] = [], []
+        job_of = {job.number: job for job in jobs}
         for job in jobs:
             for leg in job.facts["legs"]:
                 last = max([nanoseconds(leg["start"])] + [nanoseconds(m["time"]) for m in job.facts["messages"][-1:]])
@@ -178,14 +183,30 @@ class Known:
         loose = {job.number: job.id for job in jobs if not job.facts["legs"]}
         found: dict[int, dict[str, None]] = {}
         free = [number in loose for number in owners[1]]
-        there = self._index.copies(legs, media, free, list(loose.values()))
-        for numbers, lists in ((owners[0], there.legs), (owners[1], there.media)):
+        there = self._index.copies(legs, media, free, list(loose.values()), 0 if self._lasting else _NEAR_S)
+        near = [[i for i in ids if self._goes_on(job_of[number], i)] if ids else ids
+                for number, ids in zip(owners[0], there.near, strict=True)]
+        for numbers, lists in ((owners[0], there.legs), (owners[0], near), (owners[1], there.media)):
             for number, ids in zip(numbers, lists, strict=True):
                 found.setdefault(number, {}).update(dict.fromkeys(ids))
         for number, own in loose.items():
             if own in there.ids:
                 found.setdefault(number, {})[own] = None
         return {number: sorted(ids)[:_MOST_COPIES] for number, ids in found.items() if ids}
+
+    def _goes_on(self, job: Job, call_id: str) -> bool:
+        """Whether one of the two is the rest of the other, for a capture ended or began in the middle. (What this recorder itself
+        has told apart is not: whether it is in the index yet is chance.)
+        """
+        path = self._layout.sidecar(call_id)
+        try:
+            if path.stat().st_mtime_ns >= self._began_ns:
+                return False
+            call = read(path)
+            later = max(call, job.facts, key=lambda facts: str(facts["start"]))
+            return bool(later["anomalies"].get("begun-in-mid-call"))
+        except (OSError, StoreError, KeyError, TypeError, AttributeError):
+            return False
 
     def _fuller_than(self, job: Job, ids: Sequence[str]) -> list[tuple[str, Sidecar]] | None:
         """Those of the calls that are there; None: one of them has all that the job can give, as far as can be told."""

@@ -81,7 +81,7 @@ class Recorder:
         self._retry: list[tuple[float, Job]] = []
         self._found, self._begun, self._set_aside, self._refused = set[int](), set[int](), set[int](), set[int]()
         self._known, self._unlisted, self._deleted = set[int](), set[int](), set[int]()
-        self._revisions = Revisions(layout, index)
+        self._revisions = Revisions(layout, index, self.summary.warnings)
         self._aside = Quarantine(layout, spool.root, settings)
         self._full_segments = 0
         self.calls_lost: Counter[str] = Counter()

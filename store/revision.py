@@ -64,8 +64,11 @@ class _Staged:
 class Revisions:
     """What one recorder has in hand of such calls, by the number of their jobs."""
 
-    def __init__(self, layout: Layout, index: Index) -> None:
-        """Does first what is left of earlier ones; `index`: as patient as others are waited for who delete calls."""
+    def __init__(self, layout: Layout, index: Index, warnings: list[str]) -> None:
+        """Does first what is left of earlier ones. `index`: as patient as others are waited for who delete calls; `warnings`: for
+        what people must know.
+        """
+        self._warnings = warnings
         finish_revisions(layout, index)
         self._layout, self._patience = layout, index.patience_s
         self._staged: dict[int, _Staged] = {}
@@ -157,6 +160,8 @@ class Revisions:
 
     def _tell_lack(self, call: Sidecar) -> None:
         """A copy is not kept that had something which this call lacks: that must be told."""
+        self._warnings.append(f"of call {call['id']} this capture has something that its recording lacks; to have both, record "
+                              "all captures of it with one command")
         if not call.get("anomalies", {}).get(SURPLUS):
             anomalies = Counter({SURPLUS: 1, **call.get("anomalies", {})})
             call["anomalies"] = dict(sorted(anomalies.items()))
@@ -216,6 +221,7 @@ class _Verdict:
         """`natural`: the id that it would have by itself."""
         covered = {i: coverage.of_sidecar(call) for i, call in known.items()}
         stands = {i: standing(new, mine) for i, mine in covered.items()}
+        self.whole = new.whole
         self.beaten = [i for i, how in stands.items() if how == "fuller"]
         self.others = [i for i, how in stands.items() if how == "other"]
         self.kept = "part" not in stands.values()
@@ -251,7 +257,7 @@ def _carried_over(made: Sidecar, target: str, beaten: Sequence[Sidecar], natural
     ours = {target, *also}
     call["related"] = [entry for n, entry in enumerate(related) if entry.get("id") not in ours and entry not in related[:n]]
     before = any(known.get("anomalies", {}).get(SURPLUS) for known in beaten)
-    if verdict.surplus or before:
+    if verdict.surplus or (before and not verdict.whole):
         call["anomalies"] = dict(sorted({**call["anomalies"], SURPLUS: 1}.items()))
     call.pop("also_known_as", None)
     if also:

@@ -44,7 +44,7 @@ def frames() -> list[Frame]:
 FRAMES = frames()
 """Of which parts are captured."""
 PARTS = {"whole": (0, 99), "begin": (0, 20), "middle": (5, 21), "end": (11, 99), "but the end": (0, 29),
-         "but the begin": (11.5, 99)}
+         "but the begin": (11.5, 99), "first half": (0, 12), "second half": (12, 99)}
 
 
 @pytest.fixture(scope="module")
@@ -134,19 +134,42 @@ def test_any_order_ends_in_the_same(captures: dict[str, Path], tmp_path: Path, p
 
 def test_two_parts_of_which_none_has_the_other_are_both_kept(captures: dict[str, Path], tmp_path: Path) -> None:
     kept = []
-    for order in (("begin", "end"), ("end", "begin")):
+    for order in (("begin", "end"), ("end", "begin"), ("first half", "second half"), ("second half", "first half")):
         data = tmp_path / order[0]
         for name in order:
             assert record(data, captures[name]).calls_added == 1
         found = calls(data)
         kept.append(sorted(found))
-        first, second = (next(c for c in found.values() if (c["end_reason"] == "bye") == (name == "end")) for name in order)
+        over = {name: name in ("end", "second half") for name in order}
+        first, second = (next(c for c in found.values() if (c["end_reason"] == "bye") == over[name]) for name in order)
         assert second["related"] == [{"id": first["id"], "how": "continues"}]
-        record(data, captures["begin"], captures["end"])
+        record(data, *(captures[name] for name in order))
         (call,) = calls(data).values()
         assert sorted(resolve(Layout(data), i) for i in found) == [call["id"]] * 2
         assert call["related"] == []
     assert kept[0] == kept[1]
+    assert kept[2] == kept[3]
+
+
+def test_one_side_each_is_told(captures: dict[str, Path], tmp_path: Path, plainly: Json) -> None:
+    """Both have the INVITE, so that they have one id; neither has the other's voice."""
+    voice = [f for f in FRAMES if len(f.data) == 214]
+    words = [f for f in FRAMES if f not in voice]
+    for n, hosts in enumerate(([1, 2], [2, 1])):
+        data = tmp_path / str(n)
+        data.mkdir()
+        for host in hosts:
+            mine = [f for f in voice if f.data[29] == host]
+            path = Wire().write(data.with_suffix(f".{host}.pcap"), sorted([*words, *mine], key=lambda f: f.at_us))
+            summary = record(data, path)
+        assert (summary.calls_known, summary.calls_revised) == (1, 0)
+        assert "has something that its recording lacks" in "".join(summary.warnings)
+        (call,) = calls(data).values()
+        assert [s["src"].split(":")[0] for s in call["streams"]] == [f"10.0.0.{hosts[0]}"]
+        assert call["anomalies"]["another-copy-has-more"] == 1
+        assert record(data, captures["whole"]).calls_revised == 1
+        (call,) = calls(data).values()
+        assert (content(call), call["anomalies"]) == (content(plainly), {})
 
 
 def test_what_people_said_carries_over(captures: dict[str, Path], tmp_path: Path) -> None:
