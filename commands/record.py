@@ -97,7 +97,8 @@ def sentence(summary: Any) -> str:
         return f"{count:,} call{'' if count == 1 else 's'}"
 
     known = f", {calls(summary.calls_known)} known already" if summary.calls_known else ""
-    return f"{calls(summary.calls_added)} recorded{known}, {summary.packets:,} packets read"
+    fuller = f" ({summary.calls_revised:,} now fuller)" if summary.calls_revised else ""
+    return f"{calls(summary.calls_added)} recorded{known}{fuller}, {summary.packets:,} packets read"
 
 
 @contextmanager

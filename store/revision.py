@@ -103,8 +103,7 @@ class Revisions:
                 with suppress(OSError):  # some network file systems lock no directories
                     fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._notes = notes
-            taken = _noted(top)
-            while of_revision(call_id, revision) in taken:
+            while _is_noted(top, of_revision(call_id, revision)):
                 revision += 1
             stem = of_revision(call_id, revision)
             (self._notes / stem).touch()
@@ -124,8 +123,8 @@ class Revisions:
             (self._notes / stem).unlink(missing_ok=True)
 
     def settle(self, job: Job, made: Sidecar) -> Revised | None:
-        """The call is finalised: what becomes of it. None: the archive had as much. Raises StoreError, OSError: then all that was
-        recorded is as it was.
+        """The call is finalised: what becomes of it. None: the archive has as much, or the call was deleted meanwhile. Raises
+        StoreError, OSError: then all that was recorded is as it was.
         """
         staged = self._staged.pop(job.number)
         layout, natural = self._layout, str(job.facts["id"])
@@ -137,7 +136,7 @@ class Revisions:
                 raise DataError(f"one of {', '.join(known)} has a damaged sidecar") from None
             if verdict.lacks:
                 self._tell_lack(known[verdict.lacks])
-            if not verdict.kept:
+            if not verdict.kept or not known:  # deleted meanwhile: so is its copy
                 self._forget(staged.stem)
                 return None
             target, absorbed = verdict.target, verdict.absorbed
@@ -331,9 +330,9 @@ def _clear(layout: Layout, call: Sidecar, note: Path) -> None:
     elif said == "no-packets":
         old.unlink(missing_ok=True)
     layout.sidecar(stem).unlink(missing_ok=True)
-    making = _noted(layout.revising)
     older = [of_revision(target, n) for n in range(max(1, _revision_of(stem) - MOST_NAMES), _revision_of(stem))]
-    _unlink((path for s in older if s not in making for path in files_of(layout, s) if path != old), call, layout)
+    gone = [path for s in older if not _is_noted(layout.revising, s) for path in files_of(layout, s)]
+    _unlink((path for path in gone if path != old), call, layout)
     for other in absorbed:
         path = layout.sidecar(other)
         was = read(path) if path.exists() else {}
@@ -356,9 +355,9 @@ def _lines(note: Path) -> list[str]:
     return [lines[0], *(line for line in lines[1:] if is_id(line))] if lines[-1] == "end" else []
 
 
-def _noted(top: Path) -> set[str]:
-    """What is in the making."""
-    return {name for run in names_in(top) for name in names_in(top / run)}
+def _is_noted(top: Path, stem: str) -> bool:
+    """Whether somebody is making that revision."""
+    return any((top / run / stem).exists() for run in names_in(top))
 
 
 def _id_of(stem: str) -> str:

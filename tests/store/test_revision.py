@@ -94,6 +94,15 @@ def plainly(captures: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     return call
 
 
+@pytest.fixture(scope="module")
+def halves(captures: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive that has the begin and the end of the call."""
+    data = tmp_path_factory.mktemp("halves")
+    for part in ("begin", "end"):
+        record(data, captures[part])
+    return data
+
+
 def test_a_part_adds_nothing(captures: dict[str, Path], tmp_path: Path, plainly: Json) -> None:
     record(tmp_path, captures["whole"])
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "recordings").rglob("*") if p.is_file()}
@@ -213,6 +222,38 @@ def test_a_deleted_call_leaves_nothing_of_any_revision(captures: dict[str, Path]
     assert [p for p in (tmp_path / "recordings").rglob("*") if p.is_file()] == []
 
 
+@pytest.mark.parametrize("other", ["whole", "end", "but the begin"])
+def test_others_record_the_same_meanwhile(other: str, captures: dict[str, Path], halves: Path, tmp_path: Path, plainly: Json,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program comes between the making of a copy and its taking the place."""
+    shutil.copytree(halves, tmp_path, dirs_exist_ok=True)
+    real = revision.Revisions.settle
+
+    def settle(self: revision.Revisions, job: Any, made: Json) -> revision.Revised | None:
+        monkeypatch.setattr(revision.Revisions, "settle", real)
+        record(tmp_path, captures[other])
+        return real(self, job, made)
+
+    monkeypatch.setattr(revision.Revisions, "settle", settle)
+    record(tmp_path, captures["whole"])
+    (call,) = calls(tmp_path).values()
+    assert content(call) == content(plainly)
+
+
+def test_the_call_is_deleted_meanwhile(captures: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever did so did not mean the copy to stay."""
+    record(tmp_path, captures["begin"])
+    layout, real = Layout(tmp_path), revision.Revisions.settle
+
+    def settle(self: revision.Revisions, job: Any, made: Json) -> revision.Revised | None:
+        assert retention.remove_calls(layout, Index(layout.index), list(layout.ids()), reason="test").calls == 1
+        return real(self, job, made)
+
+    monkeypatch.setattr(revision.Revisions, "settle", settle)
+    assert record(tmp_path, captures["whole"]).calls_added == 0
+    assert calls(tmp_path) == {}
+
+
 # -- broken off ----------------------------------------------------------------
 class Killed(BaseException):
     """The process is no more."""
@@ -242,15 +283,6 @@ def deaths() -> Iterator[Any]:
             for error in (Killed(), OSError(errno.EIO, "broken")):
                 when = "before" if before else "after"
                 yield pytest.param(owner, name, before, error, id=f"{when} {name} {type(error).__name__}")
-
-
-@pytest.fixture(scope="module")
-def halves(captures: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An archive that has the begin and the end of the call."""
-    data = tmp_path_factory.mktemp("halves")
-    for part in ("begin", "end"):
-        record(data, captures[part])
-    return data
 
 
 @pytest.mark.parametrize(("owner", "name", "before", "error"), list(deaths()))
