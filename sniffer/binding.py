@@ -167,6 +167,11 @@ class Binder:
         named = [*self._claims.get(stream.dst, ()), *self._claims.get(stream.src, ())]
         return [(entry.call, entry.claim.since_ns - self._lead) for entry in named]
 
+    def naming(self, address: str, port: int, most: int) -> list[Call]:
+        """Open calls that name an address for media, each once: of so many claims, the newest."""
+        named = self._claims.get((address, port), ())[-most:]
+        return list({id(entry.call): entry.call for entry in named}.values())
+
     def streams_of(self, call: Call) -> list[Stream]:
         """Streams from or to an address that the call claims, each once, by number."""
         found: dict[int, Stream] = {}

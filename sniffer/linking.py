@@ -9,7 +9,7 @@ happens to the other within a moment. Evidence in the media is the business of `
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -25,6 +25,8 @@ _INVITE_NS, _FINAL_NS = 500 * _MS, 100 * _MS
 """So soon a twin follows: its INVITE, then final response and end."""
 _PATIENCE_NS = 5_000 * _MS
 """How long a call that is over waits for that INVITE."""
+_SHARED_NS = 1_000 * _MS
+"""So soon one after the other two are answered that share their media."""
 _NEAR = 64
 """Calls to one number that one host took within the time of a twin: beyond that the oldest is no candidate any more."""
 _MOST = 65_536
@@ -42,7 +44,7 @@ class Link(NamedTuple):
     older: int
     younger: int
     evidence: str
-    """replaces, join, refer, session-id, call-id, twin-signalling, relayed-payload"""
+    """replaces, join, refer, session-id, call-id, twin-signalling, shared-media, relayed-payload"""
     relayed: bool
     """Both carry the same voice."""
     flipped: bool
@@ -217,6 +219,17 @@ class Linker:
             flipped = stands_across(a, b, relayed)
         self.links.append(Link(older.number, younger.number, evidence, relayed, flipped, replaced_at))
 
+    def share_media(self, call: Call, others: Iterable[Call]) -> None:
+        """`others`: calls that name an address for media that this one names. Two dialogs that a host has with one another, and
+        that name the same address on either side, are one that it lets talk directly.
+        """
+        for other in others:
+            upper, lower = sorted((call, other), key=lambda c: (c.start_ns, c.number))
+            if (upper.legs[0].callee.address == lower.legs[0].caller.address and upper.answer_ns is not None
+                    and lower.answer_ns is not None and abs(upper.answer_ns - lower.answer_ns) <= _SHARED_NS
+                    and all(_media(upper, side) & _media(lower, side) for side in ("caller", "callee"))):
+                self.links.append(Link(upper.number, lower.number, "shared-media", True, False))
+
     # -- twins -----------------------------------------------------------------
     def _is_recent(self, number: int, now_ns: int) -> bool:
         call = self._calls.get(number)
@@ -278,6 +291,10 @@ def _alike(upper: Call, lower: Call, now_ns: int) -> bool | None:
         unanswered = lower if answers[0] is not None else upper
         return False if unanswered.end_ns is not None else _is_near(*answers, now_ns)
     return _is_near(*ends, now_ns)
+
+
+def _media(call: Call, side: str) -> set[tuple[str, int]]:
+    return {(claim.address, claim.port) for claim in call.claims if claim.side == side and claim.media == "audio"}
 
 
 def _is_near(one: int | None, other: int | None, now_ns: int) -> bool | None:

@@ -244,8 +244,10 @@ class Correlator(StreamKeeper):
         return calls - self.legs.groups.joined + len(self._loose)
 
     def _events(self, events: list[Event]) -> None:
+        closed: list[Call] = []
         for event in events:
             if isinstance(event, ClaimAdded):
+                self._close(closed)
                 if not event.call.claims or event.claim is event.call.claims[0]:
                     self._at(event.call.start_ns + self._piece, "piece", event.call.number)
                     self._at(event.call.start_ns + self._look, "media", event.call.number)
@@ -254,7 +256,8 @@ class Correlator(StreamKeeper):
                 for stream in self.binder.streams_of(event.call):
                     self._adopt(stream)
             elif isinstance(event, CallClosed):
-                self._close(event.call)
+                closed.append(event.call)
+        self._close(closed)
 
     def _feed(self, number: int) -> None:
         """A long call: what lies far enough back is given to its file, and the spool may let it go."""
@@ -294,11 +297,15 @@ class Correlator(StreamKeeper):
         fed = self._fed.get(call.number, 0)
         return [replace(s, since_ns=max(s.since_ns, fed)) for s in spans if s.until_ns > fed] if fed else spans
 
-    def _close(self, call: Call) -> None:
-        self._over[call.number] = call
-        self.legs.ended(call, self._open_call, self.now_ns)
+    def _close(self, calls: list[Call]) -> None:
+        """Calls are over; of those that are at once, each may be a leg of another."""
+        self._over.update((call.number, call) for call in calls)
+        for call in calls:
+            self.legs.ended(call, self._open_call, self.now_ns)
         self._link()
-        self._settle(call.number)
+        for call in calls:
+            self._settle(call.number)
+        calls.clear()
 
     def _settle(self, number: int, patient: bool = True) -> None:
         """Gives a call out if all of its legs are over. `patient`: not while another may yet turn out to be one."""

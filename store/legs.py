@@ -14,6 +14,8 @@ from rokuon.store.signalling import Received
 
 __all__ = ["Legs"]
 
+_ADDRESSES, _NAMED = 4, 64
+"""Of a call that are looked at, newest first; and how many other calls of each."""
 _RELATED = 16
 """Other calls that a call mentions."""
 Lookup = Callable[[int], Call | None]
@@ -56,6 +58,15 @@ class Legs:
         if call.answer_ns == received.time_ns and self.relays.sample is not None:
             self.relays.answered(call)
             self._plan(call, call.answer_ns, LOOKED_NS)
+        self._look_for_shared(call)
+
+    def _look_for_shared(self, call: Call) -> None:
+        """Whether another call names the same addresses for media."""
+        if call.answer_ns is None:
+            return
+        ends = {(claim.address, claim.port): claim for claim in reversed(call.claims) if claim.side == "callee"}
+        named = (other for end in list(ends)[:_ADDRESSES] for other in self._binder.naming(*end, _NAMED))
+        self._linker.share_media(call, [other for other in {id(o): o for o in named}.values() if other is not call])
 
     def _plan(self, call: Call, since_ns: int, delays: Iterable[int]) -> None:
         for delay in delays:
@@ -90,6 +101,7 @@ class Legs:
     def ended(self, call: Call, calls: Lookup, now_ns: int) -> None:
         """A call is over."""
         self._linker.decided(call, now_ns)
+        self._look_for_shared(call)
         answer_ns, end_ns = call.answer_ns, call.end_ns
         if answer_ns is not None and end_ns is not None and end_ns < next_look(answer_ns, LOOKED_NS[0]):
             self._look([call], calls, end_ns)

@@ -280,3 +280,60 @@ def test_a_transferred_call_is_transferred_and_the_caller_transfers(tmp_path: Pa
     assert {4, 1 + 8, 20} <= heard(right)
     assert not {9} & heard(left)
     assert not {1, 13} & heard(right)
+
+
+@pytest.mark.parametrize("how", ["at once", "by re-INVITE", "offer in the answer"])
+def test_a_pbx_that_lets_phones_talk_directly(how: str, tmp_path: Path) -> None:
+    """It shows other numbers; both dialogs name the same two addresses for media. Two calls would have a voice each."""
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("201", "0677778888")), leg(wire, "b", (PBX, B), ("0398765432", "0677778888,9"))
+    at_us = 2 * S
+    if how == "offer in the answer":
+        a.request(0, "INVITE", sdp(A_RTP))
+        b.request(30_000, "INVITE")
+        b.response(S, 200, sdp(B_RTP))
+        a.response(S + 10_000, 200, sdp(B_RTP))
+        a.request(S + 20_000, "ACK")
+        b.request(S + 30_000, "ACK", sdp(A_RTP))
+    elif how == "at once":
+        answered_twins(a, b, 0, (A_RTP, B_RTP, A_RTP, B_RTP))
+    else:
+        answered_twins(a, b, 0, (A_RTP, IN, OUT, B_RTP))
+        a.reinvite(1_500_000, (sdp(B_RTP),), (sdp(A_RTP),), by_caller=False)
+        b.reinvite(1_510_000, (sdp(A_RTP),), (sdp(B_RTP),))
+    talks = both(wire, at_us, 300)
+    for n, d in enumerate((a, b)):
+        d.bye(9 * S + 20_000 * n)
+    call = only(record(wire, tmp_path))
+    assert (ids(call), evidence(call)) == (["a@x", "b@x"], [None, "shared-media"])
+    sent(stream(call, A_RTP, B_RTP), talks[0], "caller")
+    sent(stream(call, B_RTP, A_RTP), talks[1], "callee")
+    left, right = loud(tmp_path / "data", call)
+    assert left
+    assert right
+
+
+def test_call_after_call_on_the_same_addresses(tmp_path: Path) -> None:
+    """An agent's line that stays up: the PBX gives it the media of one caller after another."""
+    wire = Wire()
+    line = leg(wire, "line", (PBX, B), ("700", "201"))
+    line.answered(0, (sdp(IN),), (sdp(B_RTP),))
+    for n in range(2):
+        a = leg(wire, f"a{n}", (A, PBX), (f"031234567{n}", "0398765432"))
+        at_us = (20 + 30 * n) * S
+        a.answered(at_us, (sdp(A_RTP),), (sdp(B_RTP),))
+        line.reinvite(at_us + 1_500_000, (sdp(A_RTP),), (sdp(B_RTP),))
+        both(wire, at_us + 2 * S, 250, ssrcs=(2 * n + 1, 2 * n + 2))
+        a.bye(at_us + 20 * S)
+    line.bye(100 * S)
+    assert groups(record(wire, tmp_path)) == [["a0@x"], ["a1@x"], ["line@x"]]
+
+
+def test_a_capture_that_ends_in_the_middle(tmp_path: Path) -> None:
+    """Both legs end with it, in the same moment."""
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("0312345678", "0398765432")), leg(wire, "b", (PBX, B), ("0570000100", "201"))
+    answered_twins(a, b, 0, (A_RTP, IN, OUT, B_RTP))
+    relayed(wire, S + 60_000, 80)
+    call = only(record(wire, tmp_path))
+    assert (evidence(call), call["end_reason"]) == ([None, "relayed-payload"], "capture-stopped")
