@@ -28,7 +28,7 @@ __all__ = ["Known", "Looked", "Notes"]
 _LONG = 20_000
 _NEAR_S = 60
 """So far apart the two halves of a call may be that was cut."""
-_MOST_COPIES = 16
+_MOST_COPIES = 64
 """Calls that one call is held against: whoever uses a Call-ID and tags again and again must not make that long."""
 _HOUR_NS, _HOURS = 3600 * 1_000_000_000, 6
 
@@ -193,6 +193,18 @@ class Known:
             if own in there.ids:
                 found.setdefault(number, {})[own] = None
         return {number: sorted(ids)[:_MOST_COPIES] for number, ids in found.items() if ids}
+
+    def later_copies(self, job: Job, call: Sidecar | None) -> list[tuple[str, Sidecar]]:
+        """Of a long call, which was given out in pieces and is whole now, all that it may be a copy of. Raises StoreError."""
+        if call is None or self._lasting or not job.pieced or not self._layout.index.exists():
+            return []
+        streams = [(s["src"], s["dst"], s["ssrc"], nanoseconds(s["first"]), nanoseconds(s["last"])) for s in call["streams"]]
+        last = max([nanoseconds(m["time"]) for m in call["messages"]] + [stream[-1] for stream in streams], default=0)
+        legs = [LegSpan.of(leg, last) for leg in call["legs"]]
+        media = [MediaSpan(*stream) for stream in streams]
+        found = self._index.copies(legs, media, [not legs] * len(media))
+        ids = sorted({i for here in (*found.legs, *found.media) for i in here} - {str(call["id"])})[:_MOST_COPIES]
+        return [(i, read(self._layout.sidecar(i))) for i in ids if self._has(i)]
 
     def _goes_on(self, job: Job, call_id: str) -> bool:
         """Whether one of the two is the rest of the other, for a capture ended or began in the middle. (What this recorder itself

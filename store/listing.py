@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -53,10 +53,10 @@ class Listing:
         if sidecar.get("end_reason") == "recovered":
             self._summary.recovered += 1
 
-    def revise(self, job: Job, sidecar: dict[str, Any]) -> None:
-        """A call that may be the fuller copy of another, and whose files are whole. Raises StoreError, OSError."""
+    def revise(self, job: Job, sidecar: dict[str, Any], copies: Sequence[tuple[str, dict[str, Any]]] = ()) -> None:
+        """A call that may be the fuller copy of others, of these too, and whose files are whole. Raises StoreError, OSError."""
         try:
-            revised = self._revisions.settle(job, sidecar)
+            revised = self._revisions.settle(job, sidecar, copies)
         except (StoreError, OSError) as error:  # what was recorded before is as it was
             if not self._lasting:
                 raise

@@ -279,8 +279,9 @@ class Recorder:
             if outcome.error or aside:
                 self._lose(job, "quarantined")
                 continue
-            if outcome.sidecar is not None and job.number in self._revisions:
-                self._listing.revise(job, outcome.sidecar)
+            copies = self._archive.later_copies(job, outcome.sidecar)
+            if outcome.sidecar is not None and (copies or job.number in self._revisions):
+                self._listing.revise(job, outcome.sidecar, copies)
             elif outcome.sidecar is not None:
                 self._listing.add(outcome.sidecar)
                 self._recorded.append(job.id)

@@ -81,10 +81,13 @@ class Revisions:
     # -- before it is finalised ----------------------------------------------
     def stage(self, job: Job, known: Sequence[tuple[str, Sidecar]]) -> None:
         """The job's call may be a copy of these: its files get names of their own. Raises StoreError, OSError."""
+        if job.number not in self._staged:  # else another piece of it was looked at before
+            self._staged[job.number] = self._place(job, known)
+
+    def _place(self, job: Job, known: Sequence[tuple[str, Sidecar]]) -> _Staged:
         natural = str(job.facts["id"])
         likely, call = min(known, key=lambda k: (natural not in _names(k[1]), not k[1].get("legs"), k[0]))
-        stem = self._reserve(likely, int(call.get("revision") or 1) + 1)
-        self._staged[job.number] = _Staged([i for i, _ in known], likely, stem)
+        return _Staged([i for i, _ in known], likely, self._reserve(likely, int(call.get("revision") or 1) + 1))
 
     def name(self, job: Job) -> None:
         """Has the job's files named so, if it is such a call's."""
@@ -122,12 +125,17 @@ class Revisions:
         if self._notes is not None:
             (self._notes / stem).unlink(missing_ok=True)
 
-    def settle(self, job: Job, made: Sidecar) -> Revised | None:
-        """The call is finalised: what becomes of it. None: the archive has as much, or the call was deleted meanwhile. Raises
-        StoreError, OSError: then all that was recorded is as it was.
+    def settle(self, job: Job, made: Sidecar, copies: Sequence[tuple[str, Sidecar]] = ()) -> Revised | None:
+        """The call is finalised: what becomes of it. None: the archive has as much, or the call was deleted meanwhile. `copies`:
+        calls that were found when it was whole. Raises StoreError, OSError: then all that was recorded is as it was.
         """
-        staged = self._staged.pop(job.number)
         layout, natural = self._layout, str(job.facts["id"])
+        staged = self._staged.pop(job.number, None)
+        if staged is None:  # by now it has its own name
+            staged = self._place(job, copies)
+            layout.sidecar(natural).unlink(missing_ok=True)
+            self._move(natural, staged.stem, made)
+        staged.known = list(dict.fromkeys([*staged.known, *(i for i, _ in copies)]))
         with removing(layout, self._patience):
             known = dict(_read_all(layout, staged.known))
             try:

@@ -20,11 +20,13 @@ from tests.properties.kinds_of_calls import KINDS, packets_of, silence
 from tests.sniffer.captures import Packet, pcap
 
 from rokuon.store import record_files
+from rokuon.store.correlate import Correlator
 from rokuon.store.layout import Layout
 from rokuon.store.query import resolve
 from rokuon.store.settings import Settings
 
 Json = dict[str, Any]
+PCAPS = Path(__file__).resolve().parents[2] / "fixtures" / "pcaps"
 EXAMPLES = int(os.environ.get("ROKUON_EXAMPLES", "6"))
 NAMES = [kind.__name__ for kind in KINDS]
 CALLS = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 40)), min_size=1, max_size=4)
@@ -38,10 +40,10 @@ def traffic(calls: Sequence[tuple[str, int]]) -> list[Packet]:
     return sorted([*packets, silence(0), silence(90 * US)], key=lambda p: p.time_ns)
 
 
-def record(data: Path, packets: Sequence[Packet]) -> None:
-    if packets:
+def record(data: Path, capture: bytes) -> None:
+    if capture:
         path = data.parent / "now.pcap"
-        path.write_bytes(pcap(packets, nano=True))
+        path.write_bytes(capture)
         summary = record_files.record_files([str(path)], data, Settings())
         assert summary.balance.unaccounted == 0
         assert summary.quarantined == 0
@@ -53,7 +55,7 @@ def archive(data: Path) -> list[Json]:
     named = {f"{call['id']}.json" for call in found}
     named |= {Path(entry["path"]).name for call in found for entry in (call["audio"], *call["parts"]) if entry}
     there = {path.name for path in (data / "recordings").rglob("*") if path.is_file() and path.suffix != ".pcap"}
-    assert there == named
+    assert there == named, there ^ named
     return found
 
 
@@ -76,20 +78,24 @@ def content(call: Json, media: bool = True) -> str:
 def check(calls: Sequence[tuple[str, int]], pieces: Sequence[tuple[int, int]], whole_at: int) -> None:
     packets = traffic(calls)
     begin = packets[0].time_ns
+    parts = [[p for p in packets if since <= (p.time_ns - begin) / 1e9 < since + length] for since, length in pieces]
+    compare([pcap(some, nano=True) if some else b"" for some in (packets, *parts)], whole_at,
+            not any(kind in SHARED for kind, _ in calls))
+
+
+def compare(captures: Sequence[bytes], whole_at: int, media: bool = True) -> None:
+    """Records the first capture alone, and all of them one after another, the first of them as the so manieth."""
+    whole, *pieces = captures
+    pieces.insert(min(whole_at, len(pieces)), whole)
     with tempfile.TemporaryDirectory() as folder:
         once, often = Path(folder) / "once", Path(folder) / "often"
-        record(once, packets)
+        record(once, whole)
         wanted = archive(once)
         ids: set[str] = set()
-        for n in range(len(pieces) + 1):
-            if n == min(whole_at, len(pieces)):
-                record(often, packets)
-            if n < len(pieces):
-                since, length = pieces[n]
-                record(often, [p for p in packets if since <= (p.time_ns - begin) / 1e9 < since + length])
+        for piece in pieces:
+            record(often, piece)
             ids.update(Layout(often).ids())
         found = archive(often)
-        media = not any(kind in SHARED for kind, _ in calls)
         there = {call["id"]: content(call, media) for call in found}
         same = [call["id"] for call in found if media or call["legs"]]
         assert sorted(there[i] for i in same) == sorted(content(call, media) for call in wanted if media or call["legs"])
@@ -105,3 +111,35 @@ def check(calls: Sequence[tuple[str, int]], pieces: Sequence[tuple[int, int]], w
 def test_pieces_and_the_whole_in_any_order_are_the_whole(calls: list[tuple[str, int]], pieces: list[tuple[int, int]],
                                                          whole_at: int) -> None:
     check(calls, pieces, whole_at)
+
+
+def cut(capture: bytes, cuts: Sequence[tuple[float, float]]) -> list[bytes]:
+    """A classic pcap and parts of it, from one share of its packets to another."""
+    assert capture[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1")
+    places, at = [], 24
+    while at < len(capture):
+        places.append(at)
+        at += 16 + int.from_bytes(capture[at + 8:at + 12], "little")
+    places.append(at)
+    last = len(places) - 1
+    return [capture, *(capture[:24] + capture[places[int(since * last)]:places[int(until * last)]] for since, until in cuts)]
+
+
+FIXTURES = [name for name in ("office-morning", "softphones-pcma-hold-dtmf", "early-media", "tcp-segments", "hostile-names",
+                              "mirror-duplicates", "softphones-cancel", "qinq", "rtp-only")
+            if (PCAPS / f"{name}.pcap").read_bytes()[:4] != b"\n\r\r\n"]
+SHARES = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=4)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(FIXTURES), SHARES, st.integers(0, 4))
+def test_captures_of_the_corpus_cut_anywhere(name: str, cuts: list[tuple[float, float]], whole_at: int) -> None:
+    compare(cut((PCAPS / f"{name}.pcap").read_bytes(), cuts), whole_at)
+
+
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(["for_long", "moved", "rings_for_long", "unsignalled_for_long"]), PIECES, st.integers(0, 5))
+def test_long_calls_that_are_given_out_in_pieces(kind: str, pieces: list[tuple[int, int]], whole_at: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Correlator.__init__.__kwdefaults__, "piece_ns", 9_000_000_000)
+        check([(kind, 0)], pieces, whole_at)

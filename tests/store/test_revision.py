@@ -229,10 +229,10 @@ def test_others_record_the_same_meanwhile(other: str, captures: dict[str, Path],
     shutil.copytree(halves, tmp_path, dirs_exist_ok=True)
     real = revision.Revisions.settle
 
-    def settle(self: revision.Revisions, job: Any, made: Json) -> revision.Revised | None:
+    def settle(self: revision.Revisions, job: Any, made: Json, copies: Any) -> revision.Revised | None:
         monkeypatch.setattr(revision.Revisions, "settle", real)
         record(tmp_path, captures[other])
-        return real(self, job, made)
+        return real(self, job, made, copies)
 
     monkeypatch.setattr(revision.Revisions, "settle", settle)
     record(tmp_path, captures["whole"])
@@ -245,9 +245,9 @@ def test_the_call_is_deleted_meanwhile(captures: dict[str, Path], tmp_path: Path
     record(tmp_path, captures["begin"])
     layout, real = Layout(tmp_path), revision.Revisions.settle
 
-    def settle(self: revision.Revisions, job: Any, made: Json) -> revision.Revised | None:
+    def settle(self: revision.Revisions, job: Any, made: Json, copies: Any) -> revision.Revised | None:
         assert retention.remove_calls(layout, Index(layout.index), list(layout.ids()), reason="test").calls == 1
-        return real(self, job, made)
+        return real(self, job, made, copies)
 
     monkeypatch.setattr(revision.Revisions, "settle", settle)
     assert record(tmp_path, captures["whole"]).calls_added == 0
