@@ -66,9 +66,10 @@ def find_start(buffer: bytearray, position: int, vain: tuple[int, int] = (0, 0))
         if line_end < 0:
             break
         if _FIELD.match(buffer, line_end):
-            if start >= position and _START.match(buffer, start):
+            if start >= position and _START.match(buffer, start) and (
+                    line_end - start < LINE_LIMIT and looks_like_sip(bytes(buffer[start:line_end + 1]))):  # so has `next_frame`
                 return start
-            match = _WITHIN.search(buffer, max(start, position, line_end - LINE_LIMIT), line_end + 80)
+            match = _WITHIN.search(buffer, max(start, position, line_end - LINE_LIMIT + 1), line_end + 80)
             if match is not None:
                 return match.start()
         position = line_end + 1

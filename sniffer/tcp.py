@@ -187,7 +187,9 @@ class TcpReassembler:
             else:
                 self.anomalies["tcp-resync" if frame.verdict is Verdict.GARBAGE else "tcp-long-message"] += 1
                 run.synced, run.lost = False, True
-                self._drop(half, run, frame.begin if frame.verdict is Verdict.GARBAGE else max(frame.end, frame.begin + 1))
+                garbage = frame.verdict is Verdict.GARBAGE
+                self._drop(half, run, frame.begin if garbage else max(frame.end, frame.begin + 1))
+                run.scanned = 1 if garbage else 0  # what stands there is not tried a second time
             if not run.data:
                 if following is None:
                     return
@@ -231,31 +233,29 @@ class TcpReassembler:
                 half.fragments.clear()
         return Frame(Verdict.MESSAGE, 0, packed.end), message if looks_like_sip(message) else b""
 
-    @staticmethod
-    def _start(half: Half, run: Run) -> int:
+    def _start(self, half: Half, run: Run) -> int:
         """Where in a run a message begins beyond doubt; -1: not known."""
         if half.websocket:  # frames have no marks: only one that begins the run is found again
-            packed = next_websocket_frame(run.data, len(run.data))
+            packed = next_websocket_frame(run.data, self._message_limit)
             return 0 if packed.end > 0 and packed.first and looks_like_sip(packed.payload) else -1
         at = find_start(run.data, run.scanned, run.vain)
         return 0 if at and not run.lost and opening(run.data)[0] is Opening.WEBSOCKET else at
 
-    @staticmethod
-    def _sync(half: Half, run: Run) -> Run | None:
+    def _sync(self, half: Half, run: Run) -> Run | None:
         """The run at, or split off, where in `run` a message begins; None: not known, or what goes before it may yet come."""
         if run.synced:
             return run
         if not run.lost and (half.runs[0] is not run or (half.done and half.done[0][0] < run.start)):
             return None
-        at = TcpReassembler._start(half, run)
+        at = self._start(half, run)
         if at < 0:
             spare = len(run.data) - LINE_LIMIT
             if run.lost and spare > LINE_LIMIT:
-                TcpReassembler._drop(half, run, spare)
+                self._drop(half, run, spare)
             run.scanned = undecided(run.data)
             return None
         if at and run.lost:
-            TcpReassembler._drop(half, run, at)
+            self._drop(half, run, at)
         elif at:
             rest = run.split(at)
             half.runs.insert(half.runs.index(run) + 1, rest)

@@ -248,10 +248,13 @@ TCP: dict[str, list[str]] = {  # the messages that come out
     "content-length-of-20-digits": ["INVITE", "BYE"],
     "line-without-end": [],
     "header-without-end": [],
+    "status-line-of-9000-octets": ["BYE"],
+    "request-line-with-bare-cr": ["BYE"],
     "body-like-sip": ["INVITE", "BYE"],
     "cut-in-header": ["INVITE"],
     "cut-in-body": ["INVITE"],
     "websocket-frame-of-2-to-the-63": [],
+    "websocket-frame-beyond-limit": [],
     "websocket-reserved-bits": [],
     "websocket-continues-nothing": ["BYE"],
     "websocket-never-final": ["BYE"],
@@ -263,7 +266,7 @@ A, B = Endpoint("192.0.2.10", 40_000), Endpoint("192.0.2.20", 5060)
 
 def methods(data: bytes, size: int, begun: bool) -> list[str]:
     """What comes out of a stream in segments of `size` bytes, whose handshake was captured or not."""
-    tcp, out = TcpReassembler(), []
+    tcp, out = TcpReassembler(message_limit=16_384), []
     if begun:
         out += tcp.receive(T0, A, B, 0, 999, 0x02, b"")
     for at in range(0, len(data), size):
