@@ -30,6 +30,8 @@ WORDS = (b"\x08\0\x45\0", b"\x86\xdd\x60", b"\x81\0\0\1", b"\x88\xa8\0\1", b"\x9
 
 def agree(frames: PacketBatch, packets: list[Packet]) -> None:
     """Every UDP datagram that is found in arrays is one, with the same payload and tags, where one looks at its packet alone."""
+    alone = [careful.decode(packet.data, packet.link_type) for packet in packets]
+    assert all(found is None or len(found.payload) < len(packet.data) for found, packet in zip(alone, packets, strict=True))
     layer = locate(frames)
     groups, others = udp_datagrams(frames, layer, IPv6Addresses())
     seen = set(others.tolist())
@@ -43,7 +45,7 @@ def agree(frames: PacketBatch, packets: list[Packet]) -> None:
             assert begin <= at <= begin + size, "a payload that is not the packet's"
             assert at + captured <= begin + size
             assert captured <= length or length < 0
-            found = careful.decode(packets[row].data, packets[row].link_type)
+            found = alone[row]
             assert found is not None, "a datagram in a packet that cannot be read"
             assert found.protocol == 17
             assert found.fragment is None
