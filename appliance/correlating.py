@@ -155,7 +155,7 @@ class _Correlating:
                 recorder.tick(0)
         elif not worked and time.monotonic() - self._heard > _ALONE_S:
             self._heard = time.monotonic()
-            if recorder.correlator.tracker.live or recorder.correlator.stream_count:
+            if recorder.correlator.open or recorder.correlator.stream_count:
                 recorder.end_all("recovered")
         else:
             recorder.tick(0)

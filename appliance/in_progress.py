@@ -34,7 +34,8 @@ class _Heard(NamedTuple):
 def calls_in_progress(correlator: Correlator, watching: Watching) -> tuple[list[dict[str, Any]], int]:
     """The newest calls in progress, and how many there are beside them. Says to `watching` which streams they have."""
     live, groups = correlator.tracker.live, correlator.legs.groups
-    whole = (call for call in live.values() if groups.root_of(call) is call or groups.root_of(call).number not in live)
+    whole = (call for call in live.values()
+             if next(member.call for member in groups.of(call).members if member.call.number in live) is call)
     signalled = ((call, _streams_of(call, correlator)) for call in whole)
     loose = ((call, (_Heard(stream, side, STATIC, True) for stream, side in streams))
              for call, streams in correlator.conversations())

@@ -70,11 +70,6 @@ class Groups:
         """The call's group; it may be alone in it."""
         return self._groups.get(call.number) or Group([Member(call, call.number)])
 
-    def root_of(self, call: Call) -> Call:
-        """The oldest that a call is one with; itself if it is alone."""
-        group = self._groups.get(call.number)
-        return call if group is None else group.root
-
     def is_same(self, one: int, other: int) -> bool:
         """Whether two are in one group already."""
         group = self._groups.get(one)
