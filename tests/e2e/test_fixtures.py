@@ -150,6 +150,7 @@ def test_every_capture_has_an_expectation_and_an_origin() -> None:
     assert set(GENERATED) <= set(NAMES)
 
 
+@pytest.mark.skipif(not (ROOT / "scripts").is_dir(), reason="scripts are not part of this copy")
 def test_coverage_is_written_anew() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "make-coverage"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
