@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.sniffer.captures import (
@@ -27,6 +29,7 @@ from tests.sniffer.captures import (
 from rokuon.sniffer.packet import SLACK
 from rokuon.sniffer.pcap_file import CaptureError, CaptureFile
 from rokuon.sniffer.pcap_merge import open_captures
+from rokuon.sniffer.pcap_times import Times
 from rokuon.sniffer.pcap_walk import Chain, RecordShape
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -34,6 +37,14 @@ orders = st.sampled_from("<>")
 chunks = st.sampled_from([1024, 1500, 4096, 65536, 1 << 20])
 lanes = st.sampled_from([None, 1, 2, 3, 7, 40, 200])
 sizes = st.lists(st.one_of(st.integers(0, 90), st.sampled_from([0, 60, 214, 214, 214, 1514]), st.integers(0, 3000)), max_size=300)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def times_as_they_are() -> Iterator[None]:
+    """What becomes of times that cannot be is the business of tests/sniffer/test_pcap_times.py."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Times, "mend", lambda self, time_ns, more=False: True)
+        yield
 
 
 def rows(path: Path, chunk: int, lane_count: int | None) -> tuple[list[Packet], list[str]]:
