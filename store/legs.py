@@ -103,7 +103,7 @@ class Legs:
         self._linker.decided(call, now_ns)
         self._look_for_shared(call)
         answer_ns, end_ns = call.answer_ns, call.end_ns
-        if answer_ns is not None and end_ns is not None and end_ns < next_look(answer_ns, LOOKED_NS[0]):
+        if answer_ns is not None and end_ns is not None and end_ns < next_look(answer_ns, LOOKED_NS[1]):
             self._look([call], calls, end_ns)
 
     def join(self, calls: Lookup, given_out: Mapping[int, int]) -> list[int]:

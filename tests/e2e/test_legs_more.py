@@ -344,6 +344,19 @@ def test_a_capture_that_ends_in_the_middle(tmp_path: Path) -> None:
     assert (evidence(call), call["end_reason"]) == ([None, "relayed-payload"], "capture-stopped")
 
 
+def test_a_short_call_that_is_held_when_it_is_looked_at(tmp_path: Path) -> None:
+    """Some 3 s after the answer nobody speaks; it ends before the next look."""
+    wire = Wire()
+    a, b = leg(wire, "a", (A, PBX), ("0312345678", "241")), leg(wire, "b", (PBX, B), ("0570000100", "241"))
+    answered_twins(a, b, 0, (A_RTP, IN, OUT, B_RTP))
+    relayed(wire, S + 60_000, 50)
+    relayed(wire, 5_800_000, 85)
+    for d in (a, b):
+        d.bye(7 * S + 500_000)
+    wire.rtp(12 * S, ("10.9.9.9", 4000), ("10.9.9.8", 4000), 77, 300)  # time goes on
+    assert groups(record(wire, tmp_path)) == [["a@x", "b@x"]]
+
+
 # -- while they go on -----------------------------------------------------------------
 def taken(wire: Wire, since_us: int = -S, until_us: int = 1 << 60) -> list[Packet]:
     return [Packet((T0_US + f.at_us) * 1000, f.data, len(f.data)) for f in wire.sorted() if since_us <= f.at_us < until_us]
