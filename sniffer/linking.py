@@ -66,6 +66,7 @@ class Linker:
         self._sessions: OrderedDict[str, dict[int, int]] = OrderedDict()  # open calls, and which of them they are one with
         self._session_of: dict[int, str] = {}
         self._taken: dict[tuple[str, str], deque[int]] = {}  # calls that a host took lately, by its address and their callee
+        self._lately: deque[tuple[int, tuple[str, str]]] = deque()  # when calls began, and under which key they are in it
         self._up: dict[int, set[int]] = {}  # of a call: those that it may be the twin of
         self._down: dict[int, set[int]] = {}
         self._referrals = Referrals()
@@ -79,12 +80,21 @@ class Linker:
         if message is not None and message.method == "INVITE" and not message.status:
             self._declared(call, message)
         self._by_id.setdefault(leg.call_id, []).append(number)
-        taken = self._taken.setdefault((leg.callee.address, _ending(leg.callee.number)), deque(maxlen=_NEAR))
-        while taken and not self._is_recent(taken[0], call.start_ns):
-            taken.popleft()
-        taken.append(number)
-        if len(self._taken) > _MOST:
-            self._taken = {key: some for key, some in self._taken.items() if self._is_recent(some[-1], call.start_ns)}
+        self._forget_taken(call.start_ns)
+        key = leg.callee.address, _ending(leg.callee.number)
+        self._taken.setdefault(key, deque(maxlen=_NEAR)).append(number)
+        self._lately.append((call.start_ns, key))
+
+    def _forget_taken(self, now_ns: int) -> None:
+        """Calls that began too long ago to have a twin now."""
+        lately = self._lately
+        while lately and (now_ns - lately[0][0] > _INVITE_NS or len(lately) > _MOST):
+            key = lately.popleft()[1]
+            taken = self._taken.get(key, deque())
+            while taken and not self._is_recent(taken[0], now_ns):
+                taken.popleft()
+            if not taken:
+                self._taken.pop(key, None)
 
     def referred(self, call: Call, message: SipMessage, time_ns: int, referee: str, by_caller: bool) -> None:
         """A party of a call asks the other, at the address `referee`, to call somebody else (RFC 3515)."""
