@@ -16,7 +16,7 @@ AHEAD_NS = 10_000_000_000
 FEW = 64
 """More packets than this in a row are believed: the clock was set, or files of two clocks were put together."""
 _WITNESSES = 4
-"""Packets that contradict a time, at the least; at least as many as claim it."""
+"""Packets that contradict a time, at the least; at least as many as claim it, and half of those around."""
 _NEAR = 256
 """Part of a jump by which time may have gone on when the file comes back from it: packets may be minutes apart."""
 _SHARE = 8
@@ -60,7 +60,7 @@ class Times:
             if not near[jump - since + back] or back > FEW:
                 if more and len(time_ns) - jump <= FEW:
                     return False
-            elif int(np.count_nonzero(near)) >= max(back, _WITNESSES):
+            elif int(np.count_nonzero(near)) >= max(back, _WITNESSES, len(near) // 2):
                 at = jump + back
                 mended += back
                 runs.append((jump, at, top))

@@ -67,6 +67,7 @@ def test_the_first_packet_of_a_file_may_be_one() -> None:
     [*even(300), *even(300, start=T0 - 3600 * S)],  # and was set back
     [*even(300), *even(3, start=T0 + 3600 * S), *even(300, start=T0 - 86_400 * S)],  # an older file behind it
     [*even(5), 0, *even(300, start=T0 + S)],
+    [0, 0, 0, T0 + 4 * S, T0, 0, *even(200)],
     [0, *even(29), 0, *even(300, start=T0 + 3 * S)],  # two that claim to be of 1970
     [t + n % 2 * 3600 * S for n, t in enumerate(even(20_000))][10_000:],
 ])
