@@ -84,7 +84,7 @@ class Legs:
             for call in due:
                 last = call.answer_ns is None or at >= next_look(call.answer_ns, LOOKED_NS[-1])
                 if last and call.end_ns is None:
-                    self._look_later(call, at)
+                    self._look_later(call, now_ns)  # not from `at`: who was answered in 1970 would be looked at all years since
 
     def _look_later(self, call: Call, now_ns: int) -> None:
         """Nobody spoke yet, or what was said is not there any more: it is looked again when somebody has begun to."""

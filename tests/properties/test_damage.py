@@ -163,3 +163,11 @@ def test_damaged_captures_through_the_command(first: int) -> None:
     command = [sys.executable, ROOT / "bench" / "damage.py", "--seeds", "10", "--first", str(first)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_answer_of_1970_is_not_followed_through_all_years_since() -> None:
+    packets = sorted([*WELL, *ILL], key=lambda p: p.time_ns)
+    early = [p._replace(time_ns=SECOND) if p in ILL and p.data[42:].startswith(b"SIP/2.0 200") else p for p in packets]
+    assert early != packets
+    _, found = recorded(pcap(early))
+    assert {name: found.get(name) for name in unharmed()} == unharmed()
