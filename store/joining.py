@@ -189,7 +189,8 @@ def _decide(call: Call, members: Sequence[Member]) -> None:
         call.end_ns = None
         return
     call.end_ns = max(m.call.end_ns or 0 for m in ends)
-    last = [m for m in ends if (m.call.end_ns or 0) >= call.end_ns - _TOGETHER_NS]
+    newest = max(ends, key=lambda m: m.call.end_ns or 0)
+    last = [m for m in ends if m.talk == newest.talk and (m.call.end_ns or 0) >= call.end_ns - _TOGETHER_NS]
     first = min(last, key=lambda m: (m.call.end_reason != "bye", m.call.end_ns or 0))
     if not answered:
         first = members[0]
