@@ -122,7 +122,7 @@ def test_what_is_heard_does_not_change(line: str, tmp_path: Path) -> None:
         record_files([str(write(tmp_path / "a.pcap", packets))], data, Settings())
         (sidecar,) = (data / "recordings").rglob("*.json")
         call = json.loads(sidecar.read_text("utf-8"))
-        assert call["anomalies"] == {}
+        assert call["anomalies"].keys() <= {"hold-by-zero-address"}
         found.append((call["audio"]["sha256"], call["state"], call["end"],
                       [(s["codec"], s["packets"], s["payload_sha256"]) for s in call["streams"]]))
         events = [(event["type"], event["side"]) for event in call["events"]]
