@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Arena:
 
     def __init__(self) -> None:
         self.data: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._memory = os.memfd_create("captures", os.MFD_CLOEXEC)
         self._top = 0
         self._free: list[tuple[int, int]] = []
 
@@ -57,16 +59,17 @@ class Arena:
         size += -size % mmap.PAGESIZE
         begin, self._top = self._top, self._top + size
         if self._top > len(self.data):
-            # Pages that no file reads into are never touched, as long as they are not made huge.
-            pages = mmap.mmap(-1, 2 * self._top)
+            # Pages that no file reads into are never touched, as long as they are not made huge. What was read stays where it is:
+            # the larger buffer is another view of the same memory.
+            os.ftruncate(self._memory, 2 * self._top)
+            pages = mmap.mmap(self._memory, 2 * self._top)
             if hasattr(mmap, "MADV_NOHUGEPAGE"):
                 pages.madvise(mmap.MADV_NOHUGEPAGE)
-            larger = np.frombuffer(pages, np.uint8)
-            old = self.data.reshape(-1, mmap.PAGESIZE)
-            used = old.any(axis=1)
-            larger[:len(self.data)].reshape(-1, mmap.PAGESIZE)[used] = old[used]
-            self.data = larger
+            self.data = np.frombuffer(pages, np.uint8)
         return begin, size
+
+    def __del__(self) -> None:
+        os.close(self._memory)
 
     def give(self, span: tuple[int, int]) -> None:
         """Give a span back."""
@@ -172,6 +175,10 @@ class Overlap:
         return np.setdiff1d(np.arange(len(batch)), gone) if gone else None
 
 
+_CAPTURE = re.compile(r"\.(pcap|pcapng|cap|dmp)\d*(\.gz)?$", re.IGNORECASE)
+"""Names that say that a file is one."""
+
+
 @dataclass(slots=True)
 class Candidate:
     """A file whose turn has not come yet."""
@@ -232,14 +239,20 @@ class MergedCaptures:
             names = sorted(entry.path for entry in os.scandir(directory) if entry.is_file())
         except OSError as error:
             raise CaptureError(f"{shown}: {error.strerror or error}") from None
-        found = []
+        found, others = [], []
         for name in names:
             try:
                 CaptureFile(name).close()
             except CaptureError as error:
-                self._warnings.append(f"{error}; skipped")
+                if _CAPTURE.search(name):
+                    self._warnings.append(f"{error}; skipped")
+                else:
+                    others.append(one_line(os.path.basename(name)))
             else:
                 found.append(name)
+        if others:
+            which = f"{others[0]} is no capture" if len(others) == 1 else f"{len(others):,} files are no captures ({others[0]} …)"
+            self._warnings.append(f"{shown}: {which}; skipped")
         if not found:
             raise CaptureError(f"{shown}: no capture in this directory")
         return found

@@ -105,11 +105,14 @@ def test_directory(tmp_path: Path) -> None:
     (tmp_path / "a.dat").write_bytes(gzip.compress(pcap(packets[10:30])))
     (tmp_path / "notes.pcap").write_text("not a capture at all, whatever its name")
     (tmp_path / "empty.pcap").touch()
+    for name in ("README.md", "notes.txt", "ring.py"):
+        (tmp_path / name).write_text("nothing to record here, move along")
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper" / "c.pcap").write_bytes(pcap(packets[30:]))
     with open_captures([tmp_path, tmp_path / "b.pcap"]) as source:
         assert read(source) == facts(packets[:30])
-    assert len(source.warnings) == 2
+    assert len(source.warnings) == 3
+    assert source.warnings[-1] == f"{tmp_path}: 3 files are no captures (README.md …); skipped"
     assert all(line.endswith("; skipped") for line in source.warnings)
 
 
