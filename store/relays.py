@@ -157,13 +157,18 @@ def _pairs(host: str, voices: Sequence[tuple[_Voice, Payloads]]) -> list[tuple[i
         if voice.stream.dst.address == host:
             for payload, time_ns in payloads.items():
                 came[payload].append((voice, time_ns))
+    echoes: set[bytes] = set()
+    """Of a host that sends back what it is sent: two that say the same to it hear nothing of one another."""
     alike: Counter[tuple[int, int, bool]] = Counter()  # in which it comes, in which it leaves
-    for voice, payloads in voices:
-        if voice.stream.src.address != host:
-            continue
+    going = [(voice, payloads) for voice, payloads in voices if voice.stream.src.address == host]
+    for voice, payloads in going:
         for payload in came.keys() & payloads.keys():
+            if any(coming.call == voice.call for coming, _ in came[payload]):
+                echoes.add(payload)
+    for voice, payloads in going:
+        for payload in (came.keys() & payloads.keys()) - echoes:
             for coming, time_ns in came[payload] if len(came[payload]) <= _MOST_ALIKE else ():
-                if coming.call != voice.call and 0 <= payloads[payload] - time_ns <= _LAG_NS:
+                if 0 <= payloads[payload] - time_ns <= _LAG_NS:
                     alike[coming.call, voice.call, coming.side != voice.side] += 1
     ways = {way for way, count in alike.items() if count >= _ENOUGH}
     partners: dict[int, set[int]] = defaultdict(set)

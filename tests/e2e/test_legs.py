@@ -148,6 +148,18 @@ def test_music_on_hold_joins_nobody(tmp_path: Path) -> None:
     assert [len(call["legs"]) for call in record(wire, tmp_path)] == [1, 1]
 
 
+def test_two_that_say_the_same_to_an_echo_are_two(tmp_path: Path) -> None:
+    wire = Wire()
+    for n, name in enumerate(("a", "b")):
+        phone, there = (f"10.0.1.{n}", 4000), (IN[0], 9000 + 2 * n)
+        d = leg(wire, name, ((phone[0], 5060), PBX), (f"031234567{n}", "0398765432"))
+        d.answered(n * 8_000, (sdp(phone),), (sdp(there),))
+        wire.rtp(2 * S + n * 8_000, phone, there, 5, 250)
+        wire.rtp(2 * S + n * 8_000 + 300, there, phone, 5, 250)
+        d.bye(8 * S + n * 8_000)
+    assert [len(call["legs"]) for call in record(wire, tmp_path)] == [1, 1]
+
+
 @pytest.mark.parametrize("header", ["Session-ID: ab30317f1a784dc48ff824d0d3715d86;remote=00000000000000000000000000000000",
                                     "X-Call-ID: a@x"])
 def test_an_identifier_that_a_pbx_passes_on(header: str, tmp_path: Path) -> None:
