@@ -1,6 +1,7 @@
 """SIP flows as tables: time in seconds, who sends to whom, method or status, CSeq number, options.
 
-Hosts are letters; the messages are real text, read by the real parser. Options: `sdp=HOST:PORT[/direction or image]` (`0:` for c=0.0.0.0,
+Hosts are letters; the messages are real text, read by the real parser. Options: `sdp=HOST:PORT[/direction or image]` (`0:` for
+c=0.0.0.0,
 several sections parted by commas), `fmt=8,97:iLBC/8000` (the formats of all sections), `by=callee` (the callee sent the request),
 `tag=T` (the callee's; `-`: none), `of=METHOD` (of a response), `from=T`, `id=CALL-ID`, `vlan=N`, `like=METHOD` (has that
 request's branch), `hdr=NAME:_VALUE|NAME:_VALUE`, `to=USER`.
