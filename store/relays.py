@@ -43,6 +43,9 @@ _STREAMS = 4
 """Of a call that are looked at."""
 _DISTINCT = 8
 """Bytes that differ within a payload; with fewer it is silence or a tone, which many have alike."""
+_JUDGED = 64
+"""Bytes of a payload in which they are counted."""
+_SMALL = 4
 _MOST_ALIKE = 8
 """Streams that may have a payload."""
 _MOST_PACKETS = 1000
@@ -118,8 +121,10 @@ class Relays:
             answer_ns, hosts = self._of.get(call.number, (0, {}))
             for host in (host for host, open_ in hosts.items() if open_ and len(self._at[host]) > 1):
                 met.setdefault(host, {call.number}).update(self._near(host, answer_ns), (call.number,))
-        numbers = sorted({number for some in met.values() for number in some})
-        there = {number: known for number in numbers if (known := calls(number)) is not None}
+        there = {number: known for number in sorted(set().union(*met.values())) if (known := calls(number)) is not None}
+        met = {host: some & there.keys() for host, some in met.items()}
+        met = {host: some for host, some in met.items() if _may_relay(host, [there[number] for number in some])}
+        there = {number: call for number, call in there.items() if any(number in some for some in met.values())}
         since_ns = until_ns - _WINDOW_NS
         voices = [voice for each in there.values() for voice in _voices(each, streams(each), since_ns, until_ns)]
         if len(there) < 2 or self.sample is None:
@@ -137,6 +142,14 @@ class Relays:
         if len(there) > _FEW:
             there = there[bisect_left(there, (answer_ns - _MOMENT_NS, 0)):bisect_right(there, (answer_ns + _MOMENT_NS, 1 << 62))]
         return (number for _, number in there)
+
+
+def _may_relay(host: str, calls: Sequence[Call]) -> bool:
+    """Whether a host is somebody's caller and another's callee, as it is between two legs; where many call or are called at one
+    host, as behind a gateway, nothing is passed on. (One that rings both parties is found where it has few calls.)
+    """
+    sides = [{claim.side for claim in call.claims if claim.address == host} for call in calls]
+    return len(calls) > 1 and (len(calls) <= _SMALL or {"caller", "callee"} <= set().union(*sides))
 
 
 def _between(older: Call, younger: Call, flipped: bool) -> set[str]:
@@ -236,7 +249,7 @@ def _payloads(spool: Spool, files: Files, slices: NDArray[np.void], since_ns: in
             if payload in found:
                 if sent[payload] != number:
                     twice.add(payload)
-            elif len(set(payload)) >= min(_DISTINCT, max(2, length // 2)):
+            elif len(set(payload[:_JUDGED])) >= min(_DISTINCT, max(2, length // 2)):
                 found[payload], sent[payload] = time_ns, number
     for payload in twice:
         del found[payload]
