@@ -66,7 +66,7 @@ class Coverage:
         spans = [*(span for _, span in self.sides), *([self.signalling] if self.signalling is not None else [])]
         length = sum(last - first + 1 for first, last in spans)
         media = (-self.stray, -self.lost) if self.told >= COMPLETE else (self.packets,)
-        return self.told, length + int(self.heard) + sum(1 + len(tags) for _, tags in self.legs), *media, self.messages
+        return self.told, length + int(self.heard) + sum(1 + len(tags) for _, tags in set(self.legs)), *media, self.messages
 
     @property
     def whole(self) -> bool:

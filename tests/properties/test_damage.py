@@ -42,6 +42,7 @@ def recorded(octets: bytes) -> tuple[Summary, dict[str, Any]]:
         found = {}
         for call in sidecars:
             name = call["legs"][0]["call_id"] if call["legs"] else call["id"]
+            name = name if name not in found else f"{name} {call['id']}"  # damaged tags make two of one
             streams = [(s["src"], s["packets"], s["lost"], s["payload_sha256"]) for s in call["streams"]]
             found[name] = (call["id"], call["state"], call["start"], call["end"], (call["audio"] or {}).get("sha256"), streams)
         assert not list(Path(directory).rglob("*.part"))
