@@ -79,7 +79,7 @@ def test_frozen_while_captures_are_read(whole: Undisturbed, tmp_path: Path) -> N
             with frozen(disk):
                 time.sleep(3)
                 assert process.poll() is None or process.returncode == 0
-                assert run(data, "stats", "--json").returncode == 0  # reading goes on
+                assert run(data, "stats", "--json").returncode in (0, 4)  # reading goes on, unless the index is being written
             out, said = process.communicate(timeout=60)
         assert (process.returncode, said) == (0, ""), out
         assert {i: call for i, call in identities(data).items() if i in whole.calls} == whole.calls
