@@ -26,7 +26,7 @@ from rokuon.store.disk import DiskWatch
 from rokuon.store.errors import StoreError, why
 from rokuon.store.index import Index
 from rokuon.store.layout import Layout, refused
-from rokuon.store.memory import one_arena
+from rokuon.store.memory import give_back, one_arena
 from rokuon.store.pool import Pool
 from rokuon.store.process import begin_again, on_signals, sole
 from rokuon.store.recorder import Recorder
@@ -168,6 +168,7 @@ class _Correlating:
                 recorder.give_back()
             except OSError as error:
                 self._log.error("spool", f"cannot give spool back: {why(error)}")
+            give_back()
         if not worked and not self._intake.more and (self._layout.spool / DRAIN).exists():
             self._drain()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from rokuon.sniffer.model import Hop
 from rokuon.sniffer.packet import Endpoint
 
@@ -9,6 +11,11 @@ __all__ = ["Hops"]
 
 _HOPS = 16
 _BRANCHES = 64
+T = TypeVar("T")
+
+
+def _with(some: tuple[T, ...], more: T) -> tuple[T, ...]:
+    return some if more in some else (*some, more)
 
 
 class Hops:
@@ -23,9 +30,9 @@ class Hops:
     def __init__(self) -> None:
         self._hops: dict[Hop, Hop] = {}
         self._branches: dict[tuple[str, int], Hop] = {}
-        self._invited: set[Hop] = set()
-        self._refused: set[Endpoint] = set()  # branches from the first hop on, by where they go
-        self._cancelled: set[Endpoint] = set()
+        self._invited: tuple[Hop, ...] = ()  # tuples: most dialogs have one or none, and there are thousands
+        self._refused: tuple[Endpoint, ...] = ()  # branches from the first hop on, by where they go
+        self._cancelled: tuple[Endpoint, ...] = ()
         self.first: Hop | None = None
         """Where the newest INVITE was seen first: the hop nearest to the caller."""
 
@@ -43,7 +50,7 @@ class Hops:
                 del self._branches[next(iter(self._branches))]
             self._branches[branch, encap] = known
         if attempt:
-            self._invited.add(known)
+            self._invited = _with(self._invited, known)
         return known
 
     def of_response(self, src: Endpoint, dst: Endpoint, encap: int, branch: str, *, forward: bool) -> Hop:
@@ -57,7 +64,7 @@ class Hops:
 
     def begin(self, hop: Hop) -> None:
         """A new attempt begins at that hop: nothing of it was refused yet."""
-        self.first, self._invited, self._refused, self._cancelled = hop, {hop}, set(), set()
+        self.first, self._invited, self._refused, self._cancelled = hop, (hop,), (), ()
 
     def branches_off(self, hop: Hop) -> bool:
         """Whether an INVITE at `hop` goes from where the first did, to where none went yet: another branch, or another server
@@ -77,8 +84,8 @@ class Hops:
             return True
         if hop.upstream != first.upstream:
             return False
-        self._refused.add(hop.downstream)
-        return self._tried() <= self._refused
+        self._refused = _with(self._refused, hop.downstream)
+        return self._tried() <= {*self._refused}
 
     def cancelled(self, hop: Hop) -> bool:
         """CANCEL was seen at `hop`. Whether the attempt is given up with it: a proxy cancels single branches."""
@@ -87,8 +94,8 @@ class Hops:
             return True
         if hop.upstream != first.upstream:
             return False
-        self._cancelled.add(hop.downstream)
-        return self._tried() <= self._refused | self._cancelled
+        self._cancelled = _with(self._cancelled, hop.downstream)
+        return self._tried() <= {*self._refused, *self._cancelled}
 
     def _tried(self, but: Hop | None = None) -> set[Endpoint]:
         """Where the INVITE went from the first hop's upstream end."""

@@ -6,7 +6,7 @@ import ctypes
 import gc
 from contextlib import suppress
 
-__all__ = ["keep_pages", "one_arena"]
+__all__ = ["give_back", "keep_pages", "one_arena"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -27,3 +27,9 @@ def one_arena() -> None:
     """Tells the allocator that threads are to share one heap: what one allocates here, another frees."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def give_back() -> None:
+    """Has the allocator give freed pages back to the system, also those between others that are in use."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
