@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from rokuon.appliance.watching import Watching
-from rokuon.sniffer.binding import Stream
+from rokuon.sniffer.binding import Stream, named_by
 from rokuon.sniffer.model import Call, PayloadFormat, Side
 from rokuon.sniffer.sdp import STATIC
 from rokuon.store.correlate import Correlator
@@ -51,11 +51,9 @@ def _streams_of(call: Call, correlator: Correlator) -> Iterator[_Heard]:
         others = [until for _, until, number in stream.taken if number != call.number]
         if others and len(others) == len(stream.taken) and correlator.heard_ns(stream.number) <= max(others):
             continue  # it was over with the call that had these addresses before
-        to, by = claims.get(stream.dst), claims.get(stream.src)
-        claim = to or by
-        if claim is not None:
-            from_caller = to.side == "callee" if to is not None else claim.side == "caller"
-            yield _Heard(stream, "caller" if from_caller else "callee", claim.formats, claim.media == "audio")
+        if (named := named_by(claims, stream)) is not None:
+            claim, side = named
+            yield _Heard(stream, side, claim.formats, claim.media == "audio")
 
 
 def _entry(call: Call, heard: list[_Heard], correlator: Correlator, watching: Watching) -> dict[str, Any]:

@@ -9,7 +9,7 @@ own comes first; one made elsewhere counts only if it is the only call there is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -17,7 +17,7 @@ from itertools import pairwise
 from rokuon.sniffer.model import Call, MediaClaim, Side
 from rokuon.sniffer.packet import Endpoint
 
-__all__ = ["Binder", "Span", "Stream"]
+__all__ = ["Binder", "Span", "Stream", "named_by"]
 
 _FOREVER = 1 << 62
 _S = 1_000_000_000
@@ -56,6 +56,18 @@ class Span:
     claim: MediaClaim
     crossed: bool
     """Signalling was seen in another VLAN or tunnel than the media."""
+
+
+def speaker(claim: MediaClaim, by_destination: bool) -> Side:
+    """Who speaks in a stream to the address that is claimed (`by_destination`), or from it."""
+    return claim.side if not by_destination else "callee" if claim.side == "caller" else "caller"
+
+
+def named_by(claims: Mapping[tuple[str, int], MediaClaim], stream: Stream) -> tuple[MediaClaim, Side] | None:
+    """Of claims by address the one that a stream goes to, or else comes from, and who speaks; None: none names either end."""
+    to, by = claims.get(stream.dst), claims.get(stream.src)
+    claim = to or by
+    return None if claim is None else (claim, speaker(claim, by_destination=to is not None))
 
 
 @dataclass(slots=True)
@@ -263,8 +275,7 @@ class Binder:
                 continue
             if term.entry.call is call:
                 claim = term.entry.claim
-                speaks: Side = ("callee" if claim.side == "caller" else "caller") if term.by_destination else claim.side
-                yield Span(stream, since, until, speaks, claim, crossed)
+                yield Span(stream, since, until, speaker(claim, term.by_destination), claim, crossed)
 
     def _plainly(self, stream: Stream, call: Call, until_ns: int) -> Span | None:
         """What `_won` comes to where no other call has to do with the stream, and it began after its destination was named, once
@@ -282,7 +293,7 @@ class Binder:
         until = until_ns if call.end_ns is None else min(until_ns, call.end_ns + self._linger)
         if until <= stream.first_ns:
             return None
-        return Span(stream, stream.first_ns, until, "callee" if claim.side == "caller" else "caller", claim, False)
+        return Span(stream, stream.first_ns, until, speaker(claim, by_destination=True), claim, False)
 
     def _terms(self, stream: Stream, named: list[tuple[_Entry, bool]], until_ns: int) -> Iterator[_Term]:
         """When each claim is live, when it lingers, and when it reaches back."""

@@ -62,8 +62,6 @@ class Groups:
     """How many calls ever became part of another."""
     joined: int = 0
     """How many of those that were not given out yet are part of another."""
-    late: Counter[str] = field(default_factory=Counter)
-    """Links that came when it was too late to make one call, by evidence."""
     _groups: dict[int, Group] = field(default_factory=dict)
 
     def of(self, call: Call) -> Group:
@@ -86,7 +84,6 @@ class Groups:
         done = given_out.get(first.root.number, 0)
         late = any(m.call.number in given_out or _heard_ns(m.call) < done for m in second.members)
         if late or len(first.members) + len(second.members) > _MOST:
-            self.late[link.evidence] += 1
             return False
         flip = a.flipped ^ link.flipped ^ b.flipped
         talk = (a.talk, b.talk) if link.relayed or _takes_place(link, first, second) else (-1, -1)

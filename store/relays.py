@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rokuon.decoders.rtp import RtpRecords, parse
-from rokuon.sniffer.binding import Stream
+from rokuon.sniffer.binding import Stream, named_by
 from rokuon.sniffer.model import Call, Side
 from rokuon.store.merging import Files
 from rokuon.store.runs import RECORD
@@ -197,12 +197,8 @@ def _voices(call: Call, streams: Iterable[Stream], since_ns: int, until_ns: int)
     claims = {(claim.address, claim.port): claim for claim in call.claims if claim.media == "audio"}
     found: list[_Voice] = []
     for stream in streams:
-        to, by = claims.get(stream.dst), claims.get(stream.src)
-        claim = to or by
-        if claim is None or stream.first_ns > until_ns:
-            continue
-        from_caller = claim.side == ("callee" if to is not None else "caller")
-        found.append(_Voice(call.number, stream, "caller" if from_caller else "callee"))
+        if stream.first_ns <= until_ns and (named := named_by(claims, stream)) is not None:
+            found.append(_Voice(call.number, stream, named[1]))
     return found[-_STREAMS:]
 
 
