@@ -18,13 +18,13 @@ from rokuon.sniffer.party import number_of
 from rokuon.sniffer.referrals import Referral, Referrals
 from rokuon.sniffer.sip_headers import name_addr
 
-__all__ = ["Link", "Linker", "same_number", "stands_across"]
+__all__ = ["PATIENCE_NS", "Link", "Linker", "same_number", "stands_across"]
 
 _MS = 1_000_000
 _INVITE_NS, _FINAL_NS = 500 * _MS, 100 * _MS
 """So soon a twin follows: its INVITE, then final response and end."""
-_PATIENCE_NS = 5_000 * _MS
-"""How long a call that is over waits for that INVITE."""
+PATIENCE_NS = 5_000 * _MS
+"""How long a call that is over waits for what `Linker.waits` speaks of."""
 _SHARED_NS = 1_000 * _MS
 """So soon one after the other two are answered that share their media."""
 _NEAR = 64
@@ -120,10 +120,6 @@ class Linker:
     def waits(self, number: int) -> bool:
         """Whether a call that is over may yet turn out to be a leg of one that is not, within a moment."""
         return bool(self._up.get(number) or self._down.get(number)) or self._referrals.waits(number)
-
-    def patience_ns(self) -> int:
-        """For how long `waits` may say so."""
-        return _PATIENCE_NS
 
     def over(self, number: int) -> None:
         """The call was given out: nothing joins it any more."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from rokuon.sniffer.binding import Binder
-from rokuon.sniffer.linking import Link, Linker
+from rokuon.sniffer.linking import PATIENCE_NS, Link, Linker
 from rokuon.sniffer.model import Call, SipMessage
 from rokuon.store.call_facts import call_id
 from rokuon.store.joining import Group, Groups
@@ -132,7 +132,7 @@ class Legs:
     def patience_ns(self, group: Group) -> int:
         """For how long a group whose calls are all over waits for others to join it; 0: for nobody."""
         waits = any(self._linker.waits(member.call.number) for member in group.members)
-        return self._linker.patience_ns() if waits else 0
+        return PATIENCE_NS if waits else 0
 
     def over(self, group: Group) -> None:
         """The group was given out."""
